@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which instruction set runs: the best one this processor and its operating system offer, or the one
+// named by SOSIE_ISA. Chosen once, changed only by `select`.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace sosie {
+
+const Kernels& active();
+std::vector<std::string> compiled_isas();   // worst first
+std::vector<std::string> supported_isas();  // of those, what runs here
+void select(const std::string& name);       // throws std::invalid_argument with the names possible
+
+}  // namespace sosie

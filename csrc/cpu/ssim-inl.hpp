@@ -1,0 +1,871 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Structural similarity of images and its gradient, streamed.
+//
+// With s = x + y - 2c and d = x - y (c the centre of the data range) four filtered planes give all:
+//     Ms = E[s], Md = E[d], Vs = E[s^2] - Ms^2, Vd = E[d^2] - Md^2, M = Ms + 2c = E[x + y]
+//     A1 = (M^2 - Md^2)/2 + C1    A2 = n (Vs - Vd)/2 + C2     S  = A1 A2 / (B1 B2 + eps)
+//     B1 = (M^2 + Md^2)/2 + C1    B2 = n (Vs + Vd)/2 + C2     CS = A2 / B2
+// where n = 1 or NP/(NP-1). Where the images agree Md and Vd are small *before* anything is
+// subtracted, so S stays at 1 and never exceeds it; centring takes the mean's digits out of s^2.
+// The largest error of a float32 map on natural images is about 2e-5 (5e-4 for E[x^2], E[y^2], E[xy]).
+//
+// Gradient: with q = 1/(B1 B2 + eps), P1 = g A2 q (B2 Md^2 + eps) q, P2 = g A1 q (B1 n Vd + eps) q,
+// Q1 = g q (A2 + S B2), Q2 = g q (A1 + S B1), and g = dLoss/dS,
+//     Ts = dLoss/dE[s^2] = n P2 / 2        Gs = dLoss/dMs = M P1 - 2 Ms Ts
+//     Td = dLoss/dE[d^2] = -n Q2 / 2       Gd = dLoss/dMd = -Md Q1 - 2 Md Td
+// (P1 and P2 are differences A2 - S B2 and A1 - S B1 written without the cancellation) and, with F'
+// the adjoint filter,
+//     dLoss/dx = F'[Gs + Gd] + 2 s F'[Ts] + 2 d F'[Td]   (three filters; four when y wants one too).
+//
+// A task walks a strip of columns downwards. Rows are filtered along the row as they come in and kept
+// in a window of rows; blocks of kBlock rows are then filtered downwards, panel by panel, so that
+// every intermediate stays in the L1 and L2 caches and nothing image-sized exists. The backward pass
+// is the same walk with a second such stage behind the first: what the forward pass computes is
+// computed again rather than stored.
+//
+// Cost per pixel, 11 taps: 48 multiply-adds and 40 additions in four filters twice, 30 for the
+// formula, one division, two transposed loads; the gradient adds 36 and 30 for three filters twice.
+#pragma once
+#include "arena-inl.hpp"
+#include "filter-inl.hpp"
+#include "kernels.hpp"
+#include "rows-inl.hpp"
+
+namespace {
+
+using sosie::Kind;
+using sosie::Partial;
+using sosie::SSIMBackward;
+using sosie::SSIMForward;
+using sosie::SSIMProblem;
+using sosie::Window;
+
+constexpr int kBlock = 16;           // rows filtered downwards at once
+constexpr int kRowBytes = 2048;      // of one segmented row of one plane
+constexpr int kForwardChunk = 128;   // rows of the map per task
+constexpr int kBackwardChunk = 256;  // rows of the gradient per task
+
+// Vectors per buffered row: whole panels, and an odd number of cache lines, so that the rows of a
+// column do not all fall into the same set of the cache.
+template <class T>
+constexpr int64_t row_pitch(int64_t vectors) {
+    constexpr int64_t line = 64 / SOSIE_VECTOR_BYTES;
+    const int64_t lines = divide_up(round_up(vectors, kPanel), line);
+    return (lines % 2 == 0 ? lines + 1 : lines) * line;
+}
+
+// How a plane of `rows` x `columns` results is cut into tasks.
+template <class T>
+struct Tiling {
+    int64_t length;  // vectors per segmented row
+    int64_t strip;   // columns per task, length * kLanes
+    int64_t strips, chunk, chunks, planes;
+
+    Tiling(const SSIMProblem& p, int64_t rows, int64_t columns, int64_t chunk_rows) {
+        const int64_t widest = kRowBytes / int64_t(sizeof(T));
+        const int64_t pieces = larger(divide_up(columns, widest), 1);
+        length = divide_up(divide_up(columns, pieces), kLanes<T>);
+        strip = length * kLanes<T>;
+        strips = divide_up(columns, strip);
+        chunks = larger(divide_up(rows, chunk_rows), 1);
+        chunk = divide_up(rows, chunks);
+        chunks = divide_up(rows, chunk);
+        planes = p.shape[0] * p.shape[1];
+    }
+    int64_t tasks() const { return planes * strips * chunks; }
+};
+
+struct Place {
+    int64_t n, c, strip, chunk;
+};
+template <class T>
+Place place_of(const Tiling<T>& tiling, const SSIMProblem& p, int64_t task) {
+    const int64_t plane = task / (tiling.strips * tiling.chunks);
+    const int64_t rest = task % (tiling.strips * tiling.chunks);
+    return {plane / p.shape[1], plane % p.shape[1], rest % tiling.strips, rest / tiling.strips};
+}
+
+// The constants of the formula, of images multiplied by `scale`.
+template <class T>
+struct Constants {
+    T scale, twice_center, c1, c2, epsilon, covariance, lowest, highest;
+    bool clamp_variance, clamp_value;
+
+    explicit Constants(const SSIMProblem& p)
+        : scale(T(p.scale)),
+          twice_center(T(2 * p.center * p.scale)),
+          c1(T(p.c1 * p.scale * p.scale)),
+          c2(T(p.c2 * p.scale * p.scale)),
+          epsilon(T(p.epsilon * p.scale * p.scale * p.scale * p.scale)),
+          covariance(T(p.covariance_scale)),
+          lowest(T(p.lowest)),
+          highest(T(p.highest)),
+          clamp_variance(p.clamp_variance),
+          clamp_value(p.clamp_value) {}
+};
+
+// The planes of the first stage. Filtered both ways: the moments and, under a mask, its weight.
+// Kept as they are, for the rows they belong to: the mask at the window's centre; s and d for the
+// last step of the gradient.
+enum Plane { kSum, kDifference, kSumSquare, kDifferenceSquare, kWeight };
+
+template <class T>
+struct Moments {
+    Vec<T> mean_s, mean_d, var_s, var_d;
+    Vec<T> inverse_weight;  // 1 without a mask
+    Mask<T> clamped_s, clamped_d;
+};
+
+template <class T, bool Masked>
+inline Moments<T> moments(const Vec<T>* panel, ptrdiff_t plane, const Constants<T>& k) {
+    Moments<T> m;
+    m.mean_s = panel[kSum * plane];
+    m.mean_d = panel[kDifference * plane];
+    Vec<T> square_s = panel[kSumSquare * plane], square_d = panel[kDifferenceSquare * plane];
+    if constexpr (Masked) {
+        const Vec<T> weight = panel[kWeight * plane];
+        const Mask<T> some = weight > splat<T>(T(1e-6));
+        m.inverse_weight = keep<T>(T(1) / weight, some);
+        m.mean_s *= m.inverse_weight;
+        m.mean_d *= m.inverse_weight;
+        square_s *= m.inverse_weight;
+        square_d *= m.inverse_weight;
+    }
+    m.var_s = square_s - m.mean_s * m.mean_s;
+    m.var_d = square_d - m.mean_d * m.mean_d;
+    if (k.clamp_variance) {
+        m.clamped_s = m.var_s < Vec<T>{};
+        m.clamped_d = m.var_d < Vec<T>{};
+        m.var_s = m.clamped_s ? Vec<T>{} : m.var_s;
+        m.var_d = m.clamped_d ? Vec<T>{} : m.var_d;
+    }
+    return m;
+}
+
+// Numerators, denominators and the value at one position.
+template <class T>
+struct Similarity {
+    Vec<T> sum_mean;  // M
+    Vec<T> a1, b1, a2, b2, inverse, value;
+};
+
+template <class T, Kind K>
+inline Similarity<T> similarity(const Moments<T>& m, const Constants<T>& k) {
+    Similarity<T> r;
+    const Vec<T> half_vs = (k.covariance * T(0.5)) * m.var_s;
+    const Vec<T> half_vd = (k.covariance * T(0.5)) * m.var_d;
+    r.a2 = half_vs + (k.c2 - half_vd);
+    r.b2 = half_vs + (k.c2 + half_vd);
+    if constexpr (K == Kind::ssim) {
+        r.sum_mean = m.mean_s + k.twice_center;
+        const Vec<T> half_m = T(0.5) * r.sum_mean * r.sum_mean, half_d = T(0.5) * m.mean_d * m.mean_d;
+        r.a1 = half_m + (k.c1 - half_d);
+        r.b1 = half_m + (k.c1 + half_d);
+        r.inverse = T(1) / (r.b1 * r.b2 + k.epsilon);
+        r.value = r.a1 * r.a2 * r.inverse;
+    } else {
+        r.inverse = T(1) / r.b2;
+        r.value = r.a2 * r.inverse;
+    }
+    return r;
+}
+
+template <class T>
+inline Vec<T> clamp_value(Vec<T> value, const Constants<T>& k) {
+    const Vec<T> low = splat<T>(k.lowest), high = splat<T>(k.highest);
+    value = value < low ? low : value;
+    return value > high ? high : value;
+}
+
+// All ones where vector i of a segmented row stands at a column whose value counts: inside
+// [begin, end), one of the first `owned` columns of the strip, and on the stride from `origin`.
+template <class T>
+void mark_columns(int64_t first_column, int64_t length, int64_t vectors, int64_t begin, int64_t end,
+                  int64_t origin, int64_t stride, Mask<T>* out) {
+    for (int64_t i = 0; i < vectors; ++i)
+        for (int lane = 0; lane < kLanes<T>; ++lane) {
+            const int64_t column = first_column + lane * length + i;
+            const bool counts = column >= begin && column < end && (column - origin) % stride == 0;
+            out[i][lane] = counts ? -1 : 0;
+        }
+}
+
+// Reads one row of both images (and the mask) and hands out the segmented planes.
+template <class T, bool Masked>
+class RowReader {
+  public:
+    RowReader(const SSIMProblem& p, int64_t length, int64_t vectors, Arena& arena)
+        : p_(p), length_(length), vectors_(vectors), total_(linear_length<T>(length, vectors)) {
+        x_ = arena.take<T>(total_);
+        y_ = arena.take<T>(total_);
+        m_ = Masked ? arena.take<T>(total_) : nullptr;
+    }
+
+    // Columns [begin, end) matter; planes kSum.. are `pitch` vectors apart.
+    void read(const Constants<T>& k, int64_t n, int64_t c, int64_t d, int64_t h, int64_t begin,
+              int64_t end, Vec<T>* planes, ptrdiff_t pitch) const {
+        const auto row = [&](const Array& a, T* scratch) {
+            return load_row<T>(a, p_.shape, p_.border, n, c, d, h, begin, end, total_, scratch);
+        };
+        const T *x = row(p_.x, x_), *y = row(p_.y, y_);
+        const T* m = nullptr;
+        if constexpr (Masked) {
+            m = row(p_.mask, m_);
+            segment<T>(length_, vectors_, planes + kWeight * pitch,
+                       [m](int64_t i) { return load<T>(m + i); });
+        }
+        const T scale = k.scale, shift = -k.twice_center;
+        const auto visible = [m](Vec<T> v, int64_t i) {
+            if constexpr (Masked) return keep<T>(v, load<T>(m + i) > Vec<T>{});
+            return v;
+        };
+        Vec<T>*s = planes + kSum * pitch, *t = planes + kDifference * pitch;
+        segment<T>(length_, vectors_, s, [=](int64_t i) {
+            return visible((load<T>(x + i) + load<T>(y + i)) * scale + shift, i);
+        });
+        segment<T>(length_, vectors_, t, [=](int64_t i) {
+            return visible((load<T>(x + i) - load<T>(y + i)) * scale, i);
+        });
+        Vec<T>*ss = planes + kSumSquare * pitch, *tt = planes + kDifferenceSquare * pitch;
+        for (int64_t i = 0; i < vectors_; ++i) {
+            ss[i] = s[i] * s[i];
+            tt[i] = t[i] * t[i];
+        }
+    }
+
+  private:
+    const SSIMProblem& p_;
+    int64_t length_, vectors_, total_;
+    T *x_, *y_, *m_;
+};
+
+// A window of rows of several planes that moves down: `history` rows are carried from block to block.
+template <class T>
+class RowWindow {
+  public:
+    RowWindow(int planes, int64_t vectors, int history, Arena& arena)
+        : planes_(planes), history_(history), pitch_(row_pitch<T>(vectors + 1)) {
+        plane_ = pitch_ * (history + kBlock + 1);  // one row more: filters work in pairs
+        data_ = arena.take<Vec<T>>(plane_ * planes);
+    }
+    Vec<T>* row(int plane, int64_t index) const { return data_ + plane * plane_ + index * pitch_; }
+    ptrdiff_t pitch() const { return pitch_; }
+    ptrdiff_t plane() const { return plane_; }
+    // The last `history` of the window's rows become its first.
+    void advance() {
+        for (int plane = 0; plane < planes_; ++plane)
+            __builtin_memmove(row(plane, 0), row(plane, kBlock),
+                              size_t(history_ * pitch_) * sizeof(Vec<T>));
+    }
+
+  private:
+    int planes_, history_;
+    int64_t pitch_, plane_;
+    Vec<T>* data_;
+};
+
+// The taps of an axis in the compute type, and the filters chosen for them.
+template <class T>
+struct Axis {
+    int size, origin;
+    T* taps;
+    T* reversed;
+    Filter<T> along, across, along_adjoint, across_adjoint;
+
+    Axis(const Window& w, Arena& arena) : size(w.size), origin(w.origin) {
+        taps = arena.take<T>(size);
+        reversed = arena.take<T>(size);
+        along = choose_filter<T, 1>(w.taps, size);
+        across = choose_filter<T, kPanel>(w.taps, size);
+    }
+    void fill(const Window& w) {
+        for (int k = 0; k < size; ++k) {
+            taps[k] = T(w.taps[k]);
+            reversed[k] = T(w.taps[size - 1 - k]);
+        }
+    }
+};
+
+// ---------------------------------------------------------------------------------------- forward
+
+template <class T, bool Masked>
+struct ForwardWorkspace {
+    static constexpr int kFiltered = Masked ? 5 : 4;
+    int64_t vectors;  // of an unfiltered segmented row
+    int64_t segment_pitch;
+    Arena arena;
+    Axis<T> height, width;
+    RowReader<T, Masked> reader;
+    RowWindow<T> window;
+    Vec<T>*segments, *panel, *values, *flat;
+    Mask<T>* counted;
+
+    ForwardWorkspace(const SSIMForward& call, const Tiling<T>& tiling, void* scratch)
+        : vectors(tiling.length + call.problem.windows[2].size - 1),
+          segment_pitch(round_up(vectors + 1, kLanes<T>)),
+          arena(scratch),
+          height(call.problem.windows[1], arena),
+          width(call.problem.windows[2], arena),
+          reader(call.problem, tiling.length, vectors, arena),
+          window(kFiltered + Masked, tiling.length, height.size - 1, arena) {
+        segments = arena.take<Vec<T>>(segment_pitch * kFiltered);
+        panel = arena.take<Vec<T>>(kFiltered * (kBlock + 1) * kPanel);
+        values = arena.take<Vec<T>>(kBlock * round_up(tiling.length, kLanes<T>));
+        flat = arena.take<Vec<T>>(tiling.length + 1);
+        counted = arena.take<Mask<T>>(tiling.length);
+    }
+};
+
+// The value at `count` x kPanel positions of a filtered panel: summed, and kept where the map is wanted.
+template <class T, Kind K, bool Masked>
+void evaluate_panel(const Constants<T>& k, const Vec<T>* panel, const Vec<T>* centre_mask,
+                    ptrdiff_t mask_pitch, const Mask<T>* counted, int row_begin, int rows,
+                    int row_step, int columns, Vec<T>* values, ptrdiff_t value_pitch, Partial& sum) {
+    constexpr ptrdiff_t plane = (kBlock + 1) * kPanel;
+    Vec<T> total{}, count{};
+    for (int r = row_begin; r < rows; r += row_step) {
+        for (int j = 0; j < columns; ++j) {
+            const Moments<T> m = moments<T, Masked>(panel + r * kPanel + j, plane, k);
+            Vec<T> value = similarity<T, K>(m, k).value;
+            if (k.clamp_value) value = clamp_value<T>(value, k);
+            Mask<T> here = counted[j];
+            if constexpr (Masked) {
+                value = keep<T>(value, m.inverse_weight > Vec<T>{});
+                here &= centre_mask[r * mask_pitch + j] > Vec<T>{};
+                count += keep<T>(splat<T>(1), here);
+            }
+            if (values) values[r * value_pitch + j] = value;
+            total += keep<T>(value, here);
+        }
+    }
+    sum.value += sum_lanes<T>(total);
+    if constexpr (Masked) sum.count += sum_lanes<T>(count);
+}
+
+template <class T, Kind K, bool Masked>
+void forward_task(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
+    const SSIMProblem& p = call.problem;
+    const Window &wh = p.windows[1], &ww = p.windows[2];
+    const int64_t row_low = wh.crop_before, row_high = p.shape[3] - wh.crop_after;
+    const int64_t col_low = ww.crop_before, col_high = p.shape[4] - ww.crop_after;
+    const Tiling<T> tiling(p, row_high - row_low, col_high - col_low, kForwardChunk);
+    const Place at = place_of(tiling, p, task);
+    const int64_t row_begin = row_low + at.chunk * tiling.chunk;
+    const int64_t row_end = smaller(row_begin + tiling.chunk, row_high);
+    const int64_t col_begin = col_low + at.strip * tiling.strip;
+    const int64_t col_end = smaller(col_begin + tiling.strip, col_high);
+    const int64_t length = tiling.length, value_pitch = round_up(length, kLanes<T>);
+
+    const Constants<T> k(p);
+    ForwardWorkspace<T, Masked> w(call, tiling, scratch);
+    w.height.fill(wh);
+    w.width.fill(ww);
+    mark_columns<T>(col_begin, length, length, col_begin, col_end, col_low, p.stride, w.counted);
+    constexpr int filtered = ForwardWorkspace<T, Masked>::kFiltered;
+    const bool want_map = call.map.data != nullptr;
+    const int history = w.height.size - 1;
+
+    *partial = Partial{};
+    int64_t next_input = row_begin - w.height.origin;  // the next row to read
+    for (int64_t row = row_begin; row < row_end; row += kBlock) {
+        const int rows = int(smaller(kBlock, row_end - row));
+        const int64_t window_top = row - w.height.origin;
+        for (; next_input < window_top + rows + history; ++next_input) {
+            const int64_t index = next_input - window_top;
+            w.reader.read(k, at.n, at.c, 0, next_input, col_begin - w.width.origin,
+                          col_end - w.width.origin + w.width.size - 1, w.segments, w.segment_pitch);
+            for (int plane = 0; plane < filtered; ++plane)
+                w.width.along(w.segments + plane * w.segment_pitch, 1, w.window.row(plane, index), 1,
+                              int(length), w.width.taps, w.width.size);
+            if constexpr (Masked)
+                __builtin_memcpy(w.window.row(filtered, index),
+                                 w.segments + kWeight * w.segment_pitch + w.width.origin,
+                                 size_t(length) * sizeof(Vec<T>));
+        }
+        const int first = int((p.stride - (row - row_low) % p.stride) % p.stride);
+        for (int64_t j = 0; j < length; j += kPanel) {
+            for (int plane = 0; plane < filtered; ++plane)
+                w.height.across(w.window.row(plane, 0) + j, w.window.pitch(),
+                                w.panel + plane * (kBlock + 1) * kPanel, kPanel, rows, w.height.taps,
+                                w.height.size);
+            evaluate_panel<T, K, Masked>(
+                k, w.panel, w.window.row(filtered, w.height.origin) + j, w.window.pitch(),
+                w.counted + j, first, rows, p.stride, int(smaller(kPanel, length - j)),
+                want_map ? w.values + j : nullptr, value_pitch, *partial);
+        }
+        if (want_map) {
+            for (int r = first; r < rows; r += p.stride) {
+                T* flat = reinterpret_cast<T*>(w.flat);
+                unsegment<T>(w.values + r * value_pitch, length, flat);
+                const int64_t skip = (p.stride - (col_begin - col_low) % p.stride) % p.stride;
+                const int64_t count = divide_up(larger(col_end - col_begin - skip, 0), p.stride);
+                store_row<T>(call.map, at.n, at.c, 0, (row + r - row_low) / p.stride,
+                             (col_begin + skip - col_low) / p.stride, count, p.stride, flat + skip);
+            }
+        }
+        w.window.advance();
+    }
+    if constexpr (!Masked) {
+        const auto on_stride = [&](int64_t begin, int64_t end, int64_t low) {
+            return divide_up(end - low, p.stride) - divide_up(begin - low, p.stride);
+        };
+        partial->count = double(on_stride(row_begin, row_end, row_low)) *
+                         double(on_stride(col_begin, col_end, col_low));
+    }
+}
+
+template <class T>
+Tiling<T> forward_tiling(const SSIMProblem& p) {
+    const Window &h = p.windows[1], &w = p.windows[2];
+    return Tiling<T>(p, p.shape[3] - h.crop_before - h.crop_after,
+                     p.shape[4] - w.crop_before - w.crop_after, kForwardChunk);
+}
+
+template <class T>
+int64_t forward_tasks(const SSIMForward& call) {
+    return forward_tiling<T>(call.problem).tasks();
+}
+
+template <class T>
+size_t forward_scratch(const SSIMForward& call) {
+    const Tiling<T> tiling = forward_tiling<T>(call.problem);
+    return call.problem.mask.data ? ForwardWorkspace<T, true>(call, tiling, nullptr).arena.used()
+                                  : ForwardWorkspace<T, false>(call, tiling, nullptr).arena.used();
+}
+
+template <class T>
+void run_forward(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
+    const bool masked = call.problem.mask.data != nullptr;
+    if (call.problem.kind == Kind::ssim)
+        (masked ? forward_task<T, Kind::ssim, true> : forward_task<T, Kind::ssim, false>)(
+            call, task, scratch, partial);
+    else
+        (masked ? forward_task<T, Kind::contrast_structure, true>
+                : forward_task<T, Kind::contrast_structure, false>)(call, task, scratch, partial);
+}
+
+// --------------------------------------------------------------------------------------- backward
+
+// The planes of the second stage. With one gradient wanted Gs and Gd are filtered as their sum.
+// The factors 2 of the formula are inside Ts and Td.
+template <bool Both>
+struct Coefficients {
+    static constexpr int kPlanes = Both ? 4 : 3;
+    static constexpr int kMean = 0, kMeanDifference = 1;
+    static constexpr int kSquareSum = Both ? 2 : 1, kSquareDifference = Both ? 3 : 2;
+};
+
+// `planes` coefficients at one position, of a value whose gradient is `g`.
+template <class T, Kind K, bool Masked, bool Both>
+inline void coefficients(const Moments<T>& m, const Similarity<T>& r, Vec<T> g, Mask<T> inside,
+                         const Constants<T>& k, Vec<T>* out, ptrdiff_t plane) {
+    const Vec<T> difference = k.covariance * m.var_d;  // B2 - A2
+    Vec<T> mean_s{}, mean_d{}, p2, q2;
+    g = g * r.inverse;
+    if constexpr (K == Kind::ssim) {
+        const Vec<T> square_d = m.mean_d * m.mean_d;
+        const Vec<T> p1 = g * (r.a2 * r.inverse) * (r.b2 * square_d + k.epsilon);
+        const Vec<T> q1 = g * (r.a2 + r.value * r.b2);
+        p2 = g * (r.a1 * r.inverse) * (r.b1 * difference + k.epsilon);
+        q2 = g * (r.a1 + r.value * r.b1);
+        mean_s = r.sum_mean * p1;
+        mean_d = -(m.mean_d * q1);
+    } else {
+        p2 = g * (difference * r.inverse);
+        q2 = g * (T(1) + r.value);
+    }
+    Vec<T> square_s = k.covariance * p2, square_d = -(k.covariance * q2);
+    if (k.clamp_variance) {
+        square_s = keep<T>(square_s, ~m.clamped_s);
+        square_d = keep<T>(square_d, ~m.clamped_d);
+    }
+    mean_s -= m.mean_s * square_s;
+    mean_d -= m.mean_d * square_d;
+    if constexpr (Masked) {
+        mean_s *= m.inverse_weight;
+        mean_d *= m.inverse_weight;
+        square_s *= m.inverse_weight;
+        square_d *= m.inverse_weight;
+    }
+    using C = Coefficients<Both>;
+    if constexpr (Both) {
+        out[C::kMean * plane] = keep<T>(mean_s, inside);
+        out[C::kMeanDifference * plane] = keep<T>(mean_d, inside);
+    } else {
+        out[C::kMean * plane] = keep<T>(mean_s + mean_d, inside);
+    }
+    out[C::kSquareSum * plane] = keep<T>(square_s, inside);
+    out[C::kSquareDifference * plane] = keep<T>(square_d, inside);
+}
+
+template <class T, bool Masked, bool Both>
+struct BackwardWorkspace {
+    static constexpr int kFiltered = Masked ? 5 : 4;
+    static constexpr int kRawSum = kFiltered, kRawDifference = kFiltered + 1, kRawMask = kFiltered + 2;
+    static constexpr int kCoefficients = Coefficients<Both>::kPlanes;
+    int64_t map_vectors;  // of a segmented row of the map: `length` and the reach of the window
+    int64_t vectors;      // of a segmented row of the images
+    int64_t segment_pitch, map_pitch, value_pitch;
+    Arena arena;
+    Axis<T> height, width;
+    RowReader<T, Masked> reader;
+    RowWindow<T> window, coefficient_window;
+    Vec<T>*segments, *panel, *rows, *upstream, *grad_x, *grad_y, *flat;
+    T *upstream_row, *folded;
+    Mask<T>*inside, *owned, *pixels;
+
+    BackwardWorkspace(const SSIMBackward& call, const Tiling<T>& tiling, void* scratch)
+        : map_vectors(tiling.length + call.problem.windows[2].size - 1),
+          vectors(map_vectors + call.problem.windows[2].size - 1),
+          segment_pitch(round_up(vectors + 1, kLanes<T>)),
+          map_pitch(round_up(map_vectors + kPanel, kLanes<T>)),
+          value_pitch(round_up(tiling.length, kLanes<T>)),
+          arena(scratch),
+          height(call.problem.windows[1], arena),
+          width(call.problem.windows[2], arena),
+          reader(call.problem, tiling.length, vectors, arena),
+          window(kFiltered + 2 + Masked, map_vectors, height.size - 1, arena),
+          coefficient_window(kCoefficients, tiling.length, height.size - 1, arena) {
+        segments = arena.take<Vec<T>>(segment_pitch * kFiltered);
+        panel = arena.take<Vec<T>>(kFiltered * (kBlock + 1) * kPanel);
+        rows = arena.take<Vec<T>>(kCoefficients * kBlock * map_pitch);
+        upstream = arena.take<Vec<T>>(kBlock * map_pitch);
+        grad_x = arena.take<Vec<T>>(kBlock * value_pitch);
+        grad_y = Both ? arena.take<Vec<T>>(kBlock * value_pitch) : nullptr;
+        flat = arena.take<Vec<T>>(tiling.length + 1);
+        upstream_row = arena.take<T>(linear_length<T>(tiling.length, map_vectors));
+        folded = arena.take<T>(height.size);
+        inside = arena.take<Mask<T>>(map_vectors);
+        owned = arena.take<Mask<T>>(map_vectors);
+        pixels = arena.take<Mask<T>>(tiling.length);
+    }
+};
+
+// One gradient row's place among the rows or columns whose adjoint has taps of its own, or -1.
+inline int64_t folded_row(const Window& w, int64_t position, int64_t length) {
+    if (position < w.fold_before) return position;
+    if (position >= length - w.fold_after) return w.fold_before + position - (length - w.fold_after);
+    return -1;
+}
+
+// The adjoint filter along a segmented row, then again, lane by lane, the columns near a border.
+template <class T>
+void adjoint_along(const Axis<T>& axis, const Window& w, const Vec<T>* in, Vec<T>* out,
+                   int64_t length, int64_t first_column, int64_t width) {
+    axis.along(in, 1, out, 1, int(length), axis.reversed, axis.size);
+    const int64_t last_column = smaller(first_column + length * kLanes<T>, width);
+    const auto fold = [&](int64_t column) {
+        const double* taps = w.folded + folded_row(w, column, width) * axis.size;
+        const int64_t lane = (column - first_column) / length, i = (column - first_column) % length;
+        T sum = 0;
+        for (int k = 0; k < axis.size; ++k) sum += T(taps[k]) * in[i + k][lane];
+        out[i][lane] = sum;
+    };
+    for (int64_t c = first_column; c < smaller(last_column, w.fold_before); ++c) fold(c);
+    for (int64_t c = larger(first_column, larger(w.fold_before, width - w.fold_after)); c < last_column; ++c)
+        fold(c);
+}
+
+// The adjoint filter across rows [begin, end) of a panel; `first_row` is the gradient row of row 0.
+template <class T>
+void adjoint_across(const Axis<T>& axis, const Window& w, const Vec<T>* in, ptrdiff_t pitch,
+                    Vec<T>* out, int begin, int end, int64_t first_row, int64_t height, T* folded) {
+    for (int r = begin; r < end;) {
+        const int64_t fold = folded_row(w, first_row + r, height);
+        if (fold >= 0) {
+            for (int k = 0; k < axis.size; ++k) folded[k] = T(w.folded[fold * axis.size + k]);
+            general_filter<T, kPanel>(in + r * pitch, pitch, out + r * kPanel, kPanel, 1, folded,
+                                      axis.size);
+            ++r;
+            continue;
+        }
+        int run = r + 1;
+        while (run < end && folded_row(w, first_row + run, height) < 0) ++run;
+        axis.across(in + r * pitch, pitch, out + r * kPanel, kPanel, run - r, axis.reversed, axis.size);
+        r = run;
+    }
+}
+
+// A task of the backward pass: rows [row_begin, row_end) and `strip` columns of the gradient.
+template <class T, Kind K, bool Masked, bool Both>
+class BackwardTask {
+  public:
+    BackwardTask(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial)
+        : call_(call),
+          p_(call.problem),
+          wh_(p_.windows[1]),
+          ww_(p_.windows[2]),
+          tiling_(p_, p_.shape[3], p_.shape[4], kBackwardChunk),
+          at_(place_of(tiling_, p_, task)),
+          k_(p_),
+          w_(call, tiling_, scratch),
+          partial_(*partial) {
+        row_begin_ = at_.chunk * tiling_.chunk;
+        row_end_ = smaller(row_begin_ + tiling_.chunk, p_.shape[3]);
+        col_begin_ = at_.strip * tiling_.strip;
+        col_end_ = smaller(col_begin_ + tiling_.strip, p_.shape[4]);
+        map_low_ = wh_.crop_before;
+        map_high_ = p_.shape[3] - wh_.crop_after;
+        reach_above_ = wh_.size - 1 - wh_.origin;  // of the gradient into the map
+        map_column_ = col_begin_ - (ww_.size - 1 - ww_.origin);
+        partial_ = Partial{};
+        w_.height.fill(wh_);
+        w_.width.fill(ww_);
+        mark();
+        // A gradient of the images needs the factor that the scaled images brought.
+        upstream_scale_ = k_.scale;
+        l1_weight_ = call.l1_weights ? T(call.l1_weights[at_.n * p_.shape[1] + at_.c]) : T(0);
+    }
+
+    void run() {
+        const int history = w_.height.size - 1;
+        const int64_t map_begin = row_begin_ - reach_above_, map_end = row_end_ + wh_.origin;
+        int64_t next_input = map_begin - wh_.origin;
+        for (int64_t row = map_begin; row < map_end; row += kBlock) {
+            const int rows = int(smaller(kBlock, map_end - row));
+            const int64_t top = row - wh_.origin;  // image row of the window's first, gradient row too
+            for (; next_input < top + rows + history; ++next_input)
+                read_row(next_input, next_input - top);
+            make_coefficients(row, rows);
+            for (int r = 0; r < rows; ++r) filter_coefficients(r, r + history);
+            const int begin = int(smaller(larger(row_begin_ - top, 0), rows));
+            const int end = int(larger(smaller(row_end_ - top, rows), begin));
+            make_gradient(top, begin, end);
+            w_.window.advance();
+            w_.coefficient_window.advance();
+        }
+        if constexpr (!Masked)
+            partial_.pixels = double(row_end_ - row_begin_) * double(col_end_ - col_begin_);
+    }
+
+  private:
+    using W = BackwardWorkspace<T, Masked, Both>;
+    using C = Coefficients<Both>;
+
+    void mark() {
+        const int64_t low = ww_.crop_before, high = p_.shape[4] - ww_.crop_after;
+        const int64_t reach = col_begin_ - map_column_;
+        mark_columns<T>(map_column_, tiling_.length, w_.map_vectors, low, high, low, p_.stride, w_.inside);
+        mark_columns<T>(col_begin_, tiling_.length, tiling_.length, col_begin_, col_end_, 0, 1, w_.pixels);
+        for (int64_t i = 0; i < w_.map_vectors; ++i) {
+            const bool ours = i >= reach && i < reach + tiling_.length;
+            w_.owned[i] = ours ? w_.inside[i] & w_.pixels[i - reach] : Mask<T>{};
+        }
+    }
+
+    // Rows of the map that have a value: elsewhere the coefficients are 0.
+    bool on_map(int64_t row) const {
+        return row >= map_low_ && row < map_high_ && (row - map_low_) % p_.stride == 0;
+    }
+
+    // Stage 1: an image row, filtered along the row, into the window; s and d beside it as they are.
+    void read_row(int64_t row, int64_t index) {
+        const int64_t first = map_column_ - ww_.origin;
+        const bool seen = row + wh_.origin >= map_low_ && row - reach_above_ < map_high_;
+        const bool ours = row >= row_begin_ && row < row_end_;
+        if (!seen && !ours) return;
+        w_.reader.read(k_, at_.n, at_.c, 0, row, first, col_end_ + ww_.size - 1, w_.segments,
+                       w_.segment_pitch);
+        for (int plane = 0; plane < W::kFiltered; ++plane)
+            w_.width.along(w_.segments + plane * w_.segment_pitch, 1, w_.window.row(plane, index), 1,
+                           int(w_.map_vectors), w_.width.taps, w_.width.size);
+        const auto raw = [&](int plane, int target, int64_t from, int64_t count) {
+            __builtin_memcpy(w_.window.row(target, index),
+                             w_.segments + plane * w_.segment_pitch + from,
+                             size_t(count) * sizeof(Vec<T>));
+        };
+        raw(kSum, W::kRawSum, ww_.size - 1, tiling_.length);
+        raw(kDifference, W::kRawDifference, ww_.size - 1, tiling_.length);
+        if constexpr (Masked) raw(kWeight, W::kRawMask, ww_.origin, w_.map_vectors);
+    }
+
+    // The upstream gradient of one row of the map, segmented.
+    void read_upstream(int64_t row, Vec<T>* out) {
+        const int64_t low = ww_.crop_before, high = p_.shape[4] - ww_.crop_after;
+        const int64_t total = linear_length<T>(tiling_.length, w_.map_vectors);
+        const Array& u = call_.upstream;
+        const int64_t offset = offset_of(u, at_.n, at_.c, 0, (row - map_low_) / p_.stride);
+        const T* source = static_cast<const T*>(u.data) + offset;
+        for (int64_t i = 0; i < total; ++i) {
+            const int64_t column = map_column_ + i - low;
+            const bool counts = column >= 0 && column < high - low && column % p_.stride == 0;
+            w_.upstream_row[i] = counts ? source[column / p_.stride * u.strides[4]] : T(0);
+        }
+        segment<T>(tiling_.length, w_.map_vectors, out,
+                   [this](int64_t i) { return load<T>(w_.upstream_row + i); });
+    }
+
+    // Stage 1 across rows, and the formula: `rows` rows of coefficients from map row `row`.
+    void make_coefficients(int64_t row, int rows) {
+        int begin = 0, end = rows;
+        while (begin < end && (row + begin < map_low_ || row + begin >= map_high_)) ++begin;
+        while (end > begin && row + end - 1 >= map_high_) --end;
+        const T plane_upstream =
+            call_.upstream_is_map
+                ? T(0)
+                : static_cast<const T*>(call_.upstream.data)[offset_of(call_.upstream, at_.n, at_.c, 0, 0)];
+        for (int r = 0; r < rows; ++r) {
+            if (r < begin || r >= end || !on_map(row + r)) {
+                for (int plane = 0; plane < C::kPlanes; ++plane)
+                    __builtin_memset(w_.rows + (plane * kBlock + r) * w_.map_pitch, 0,
+                                     size_t(w_.map_vectors) * sizeof(Vec<T>));
+            } else if (call_.upstream_is_map) {
+                read_upstream(row + r, w_.upstream + r * w_.map_pitch);
+            }
+        }
+        if (begin == end) return;
+        Vec<T> total{}, count{};
+        for (int64_t j = 0; j < w_.map_vectors; j += kPanel) {
+            for (int plane = 0; plane < W::kFiltered; ++plane)
+                w_.height.across(w_.window.row(plane, begin) + j, w_.window.pitch(),
+                                 w_.panel + (plane * (kBlock + 1) + begin) * kPanel, kPanel,
+                                 end - begin, w_.height.taps, w_.height.size);
+            for (int r = begin; r < end; ++r)
+                if (on_map(row + r)) coefficients_row(row, r, j, plane_upstream, total, count);
+        }
+        partial_.value += sum_lanes<T>(total);
+        partial_.count += sum_lanes<T>(count);
+    }
+
+    void coefficients_row(int64_t row, int r, int64_t j, T plane_upstream, Vec<T>& total, Vec<T>& count) {
+        constexpr ptrdiff_t plane = (kBlock + 1) * kPanel;
+        const bool row_owned = row + r >= row_begin_ && row + r < row_end_;
+        const int columns = int(smaller(kPanel, w_.map_vectors - j));
+        for (int c = 0; c < columns; ++c) {
+            const Moments<T> m = moments<T, Masked>(w_.panel + r * kPanel + c, plane, k_);
+            const Similarity<T> s = similarity<T, K>(m, k_);
+            Mask<T> inside = w_.inside[j + c], counted = w_.owned[j + c];
+            Vec<T> value = s.value, g = splat<T>(plane_upstream);
+            if (call_.upstream_is_map) g = w_.upstream[r * w_.map_pitch + j + c];
+            if constexpr (Masked) {
+                const Mask<T> some = m.inverse_weight > Vec<T>{};
+                const Mask<T> centre =
+                    w_.window.row(W::kRawMask, r + wh_.origin)[j + c] > Vec<T>{};
+                inside &= call_.upstream_is_map ? some : (some & centre);
+                counted &= some & centre;
+            }
+            if (k_.clamp_value) {
+                value = clamp_value<T>(value, k_);
+                inside &= (value == s.value);
+            }
+            if (row_owned) {
+                total += keep<T>(value, counted);
+                count += keep<T>(splat<T>(1), counted);
+            }
+            coefficients<T, K, Masked, Both>(m, s, g * upstream_scale_, inside, k_,
+                                             w_.rows + r * w_.map_pitch + j + c, kBlock * w_.map_pitch);
+        }
+    }
+
+    // Stage 2: a row of coefficients, adjoint-filtered along the row, into the second window.
+    void filter_coefficients(int r, int index) {
+        for (int plane = 0; plane < C::kPlanes; ++plane)
+            adjoint_along<T>(w_.width, ww_, w_.rows + (plane * kBlock + r) * w_.map_pitch,
+                             w_.coefficient_window.row(plane, index), tiling_.length, col_begin_,
+                             p_.shape[4]);
+    }
+
+    // Stage 2 across rows: rows [begin, end) of the gradient, row 0 being image row `top`.
+    void make_gradient(int64_t top, int begin, int end) {
+        if (begin == end) return;
+        Vec<T> l1{};
+        for (int64_t j = 0; j < tiling_.length; j += kPanel) {
+            for (int plane = 0; plane < C::kPlanes; ++plane)
+                adjoint_across<T>(w_.height, wh_, w_.coefficient_window.row(plane, 0) + j,
+                                  w_.coefficient_window.pitch(),
+                                  w_.panel + plane * (kBlock + 1) * kPanel, begin, end, top,
+                                  p_.shape[3], w_.folded);
+            const int columns = int(smaller(kPanel, tiling_.length - j));
+            for (int r = begin; r < end; ++r)
+                for (int c = 0; c < columns; ++c) gradient_at(r, j, c, l1);
+        }
+        partial_.l1 += sum_lanes<T>(l1) / p_.scale;
+        for (int r = begin; r < end; ++r) {
+            write_gradient(call_.grad_x, w_.grad_x, top + r, r);
+            if constexpr (Both) write_gradient(call_.grad_y, w_.grad_y, top + r, r);
+        }
+    }
+
+    void gradient_at(int r, int64_t j, int c, Vec<T>& l1) {
+        constexpr ptrdiff_t plane = (kBlock + 1) * kPanel;
+        const Vec<T>* f = w_.panel + r * kPanel + c;
+        const Vec<T> s = w_.window.row(W::kRawSum, r)[j + c];
+        const Vec<T> d = w_.window.row(W::kRawDifference, r)[j + c];
+        const Vec<T> weight = splat<T>(l1_weight_);
+        const Vec<T> sign = d > Vec<T>{} ? weight : (d < Vec<T>{} ? -weight : Vec<T>{});
+        const Vec<T> from_s = f[C::kMean * plane] + s * f[C::kSquareSum * plane];
+        Vec<T> from_d = d * f[C::kSquareDifference * plane] + sign;
+        if constexpr (Both) from_d += f[C::kMeanDifference * plane];
+        Mask<T> valid = w_.pixels[j + c];
+        if constexpr (Masked)
+            valid &= w_.window.row(W::kRawMask, r)[j + c + ww_.size - 1 - ww_.origin] > Vec<T>{};
+        l1 += keep<T>(absolute<T>(d), valid);
+        Vec<T> x = from_s + from_d, y = from_s - from_d;
+        if constexpr (Masked) {
+            x = keep<T>(x, valid);
+            y = keep<T>(y, valid);
+            partial_.pixels -= double(sum_lanes_of_mask(valid));
+        }
+        w_.grad_x[r * w_.value_pitch + j + c] = x;
+        if constexpr (Both) w_.grad_y[r * w_.value_pitch + j + c] = y;
+    }
+
+    static int64_t sum_lanes_of_mask(Mask<T> mask) {
+        int64_t sum = 0;
+        for (int lane = 0; lane < kLanes<T>; ++lane) sum += mask[lane];
+        return sum;
+    }
+
+    void write_gradient(const Array& target, const Vec<T>* rows, int64_t row, int r) {
+        T* flat = reinterpret_cast<T*>(w_.flat);
+        unsegment<T>(rows + r * w_.value_pitch, tiling_.length, flat);
+        store_row<T>(target, at_.n, at_.c, 0, row, col_begin_, col_end_ - col_begin_, 1, flat);
+    }
+
+    const SSIMBackward& call_;
+    const SSIMProblem& p_;
+    const Window &wh_, &ww_;
+    Tiling<T> tiling_;
+    Place at_;
+    Constants<T> k_;
+    W w_;
+    Partial& partial_;
+    int64_t row_begin_, row_end_, col_begin_, col_end_, map_low_, map_high_, reach_above_, map_column_;
+    T upstream_scale_, l1_weight_;
+};
+
+template <class T>
+Tiling<T> backward_tiling(const SSIMProblem& p) {
+    return Tiling<T>(p, p.shape[3], p.shape[4], kBackwardChunk);
+}
+
+template <class T>
+int64_t backward_tasks(const SSIMBackward& call) {
+    return backward_tiling<T>(call.problem).tasks();
+}
+
+template <class T>
+size_t backward_scratch(const SSIMBackward& call) {
+    // The largest variant: a mask and two gradients.
+    return BackwardWorkspace<T, true, true>(call, backward_tiling<T>(call.problem), nullptr)
+        .arena.used();
+}
+
+template <class T, Kind K>
+void run_backward_kind(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial) {
+    const bool masked = call.problem.mask.data, both = call.grad_y.data;
+    if (masked && both) return BackwardTask<T, K, true, true>(call, task, scratch, partial).run();
+    if (masked) return BackwardTask<T, K, true, false>(call, task, scratch, partial).run();
+    if (both) return BackwardTask<T, K, false, true>(call, task, scratch, partial).run();
+    return BackwardTask<T, K, false, false>(call, task, scratch, partial).run();
+}
+
+template <class T>
+void run_backward(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial) {
+    (call.problem.kind == Kind::ssim ? run_backward_kind<T, Kind::ssim>
+                                     : run_backward_kind<T, Kind::contrast_structure>)(
+        call, task, scratch, partial);
+}
+
+}  // namespace

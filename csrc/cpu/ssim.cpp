@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ssim.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "parallel.hpp"
+
+namespace sosie {
+namespace {
+
+template <class Call>
+std::vector<Partial> run_tasks(const TaskKernel<Call>& kernel, const Call& call, int threads) {
+    std::vector<Partial> partials(size_t(kernel.tasks(call)));
+    struct Context {
+        const TaskKernel<Call>& kernel;
+        const Call& call;
+        Partial* partials;
+    } context{kernel, call, partials.data()};
+    parallel_for(
+        int64_t(partials.size()), threads, kernel.scratch_bytes(call),
+        [](void* shared, int64_t task, void* scratch) {
+            const Context& c = *static_cast<Context*>(shared);
+            c.kernel.run(c.call, task, scratch, c.partials + task);
+        },
+        &context);
+    return partials;
+}
+
+// Tasks of one plane follow each other; so the order of these sums is that of the tasks.
+std::vector<Partial> sum_planes(const std::vector<Partial>& partials, int64_t planes) {
+    std::vector<Partial> sums(size_t(planes), Partial{});
+    const size_t per_plane = planes ? partials.size() / size_t(planes) : 0;
+    for (size_t i = 0; i < partials.size(); ++i) {
+        Partial& sum = sums[i / per_plane];
+        sum.value += partials[i].value;
+        sum.count += partials[i].count;
+        sum.l1 += partials[i].l1;
+        sum.pixels += partials[i].pixels;
+    }
+    return sums;
+}
+
+double mean_of(double sum, double count) {
+    return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
+}
+
+size_t precision(const Array& x) { return x.dtype == DType::f64 ? 1 : 0; }
+
+// Where the border puts a copy of the axis: source of position i outside [0, length), or -1.
+int64_t source_of(int64_t i, int64_t length, Border border) {
+    const auto wrap = [&](int64_t period) { return ((i % period) + period) % period; };
+    switch (border) {
+        case Border::zero: return -1;
+        case Border::replicate: return i < 0 ? 0 : length - 1;
+        case Border::symmetric: {
+            const int64_t m = wrap(2 * length);
+            return m < length ? m : 2 * length - 1 - m;
+        }
+        case Border::reflect: {
+            if (length == 1) return 0;
+            const int64_t m = wrap(2 * (length - 1));
+            return m < length ? m : 2 * (length - 1) - m;
+        }
+    }
+    return -1;
+}
+
+// Gives `window` its folded taps, in `storage`. The gradient at q gathers from map positions
+// p = q - (size - 1 - origin) + k, k = 0 .. size - 1; at p the window's tap q' - p + origin sees the
+// pixel, for every place q' of the padded axis that shows q.
+void fold(Window& window, int64_t length, Border border, std::vector<double>& storage) {
+    const int64_t size = window.size, origin = window.origin, after = size - 1 - origin;
+    const bool padded_before = window.crop_before < origin, padded_after = window.crop_after < after;
+    if (border == Border::zero || (!padded_before && !padded_after)) return;
+    const int64_t low = padded_before ? std::min(length, origin + 1) : 0;
+    const int64_t high = padded_after ? std::min(length - low, after + 1) : 0;
+    window.fold_before = int32_t(low);
+    window.fold_after = int32_t(high);
+    storage.assign(size_t((low + high) * size), 0.0);
+    window.folded = storage.data();
+    const auto add = [&](int64_t q, int64_t place) {
+        const int64_t row = q < low ? q : q >= length - high ? low + q - (length - high) : -1;
+        if (row < 0) return;
+        for (int64_t k = 0; k < size; ++k) {
+            const int64_t tap = place - (q - after + k) + origin;
+            if (tap >= 0 && tap < size) storage[size_t(row * size + k)] += window.taps[tap];
+        }
+    };
+    for (int64_t q = 0; q < length; ++q) add(q, q);
+    for (int64_t i = 1; i <= origin; ++i) add(source_of(-i, length, border), -i);
+    for (int64_t i = 0; i < after; ++i) add(source_of(length + i, length, border), length + i);
+}
+
+}  // namespace
+
+void ssim_forward(SSIMForward call, double* values, int threads) {
+    const SSIMProblem& p = call.problem;
+    const int64_t planes = p.shape[0] * p.shape[1];
+    const auto sums = sum_planes(run_tasks(active().ssim_forward[precision(p.x)], call, threads), planes);
+    for (size_t i = 0; i < sums.size(); ++i) values[i] = mean_of(sums[i].value, sums[i].count);
+}
+
+void ssim_backward(SSIMBackward call, double* values, double* l1, int threads) {
+    SSIMProblem& p = call.problem;
+    std::vector<double> folded[3];
+    for (int axis = 0; axis < 3; ++axis)
+        fold(p.windows[axis], p.shape[2 + axis], p.border, folded[axis]);
+    const int64_t planes = p.shape[0] * p.shape[1];
+    const auto sums = sum_planes(run_tasks(active().ssim_backward[precision(p.x)], call, threads), planes);
+    for (size_t i = 0; i < sums.size(); ++i) {
+        if (values) values[i] = mean_of(sums[i].value, sums[i].count);
+        if (l1) l1[i] = mean_of(sums[i].l1, sums[i].pixels);
+    }
+}
+
+void downsample_forward(const Downsample& call, int threads) {
+    run_tasks(active().downsample_forward[precision(call.full)], call, threads);
+}
+
+void downsample_backward(const Downsample& call, int threads) {
+    run_tasks(active().downsample_backward[precision(call.reduced)], call, threads);
+}
+
+}  // namespace sosie

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One adapter per array library.
+
+A kernel wants an address, a dtype, sizes and strides; a public function wants to give results back
+in the library it was called with. An adapter says both for one library. Frameworks are looked up by
+the type of the array in hand, so none is imported that the caller has not imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Adapter", "Argument", "Array", "adapter"]
+
+#: An array of a library that has an adapter.
+Array = Any
+
+#: What the compiled kernels take: address, dtype code, strides, whether strides are in bytes.
+Argument = tuple[int, int, tuple[int, ...], bool]
+
+#: Codes of ``sosie::DType``. bfloat16 has no NumPy dtype.
+CODES = {"uint8": 0, "uint16": 1, "float16": 2, "bfloat16": 3, "float32": 4, "float64": 5}
+
+
+class Adapter(Protocol):
+    """What the rest of the package needs to know of an array library."""
+
+    name: str
+
+    def dtype(self, array: Array) -> str:
+        """Name of the array's dtype, as NumPy spells it."""
+
+    def argument(self, array: Array) -> Argument:
+        """The array as the kernels take it; it must be kept alive during the call."""
+
+    def kernel_ready(self, array: Array) -> Array:
+        """The array itself, or a copy where the kernels cannot walk its memory."""
+
+    def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:
+        """Uninitialised array on the same device."""
+
+    def empty_like(self, array: Array, dtype: str) -> Array:
+        """Uninitialised array of the same shape, with the same order of strides."""
+
+    def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
+        """Boolean mask broadcast to ``shape`` without a copy, as bytes 0 and 1."""
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array (bfloat16 as float32)."""
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
+        """Values on the device of ``like``."""
+
+    def threads(self) -> int:
+        """Threads this library's user allows."""
+
+
+class NumPyAdapter:
+    """NumPy arrays, in host memory."""
+
+    name = "numpy"
+
+    def dtype(self, array: Array) -> str:
+        """See :class:`Adapter`."""
+        name: str = array.dtype.name
+        return name
+
+    def argument(self, array: Array) -> Argument:
+        """See :class:`Adapter`."""
+        address: int = array.__array_interface__["data"][0]
+        return address, _NUMPY_CODES[array.dtype], array.strides, True
+
+    def kernel_ready(self, array: Array) -> Array:
+        """See :class:`Adapter`. Byte-swapped or misaligned memory is copied."""
+        if array.flags.aligned and array.dtype.isnative:
+            return array
+        return np.array(array, dtype=array.dtype.newbyteorder("="))
+
+    def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:  # noqa: ARG002
+        """See :class:`Adapter`."""
+        return np.empty(shape, dtype)
+
+    def empty_like(self, array: Array, dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        return np.empty_like(array, dtype, subok=False)
+
+    def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
+        """See :class:`Adapter`."""
+        return np.broadcast_to(mask, tuple(shape)).view(np.uint8)
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """See :class:`Adapter`."""
+        values: np.ndarray[Any, Any] = array
+        return values
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:  # noqa: ARG002
+        """See :class:`Adapter`."""
+        return array
+
+    def threads(self) -> int:
+        """See :class:`Adapter`."""
+        from sosie.threads import get_num_threads
+
+        return get_num_threads()
+
+
+_NUMPY_CODES = {np.dtype(name): code for name, code in CODES.items() if name != "bfloat16"}
+_NUMPY_CODES[np.dtype(bool)] = CODES["uint8"]
+
+
+class TorchAdapter:
+    """torch tensors in host memory."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        self._dtypes = {name: getattr(torch, name) for name in CODES if hasattr(torch, name)}
+        self._names = {dtype: name for name, dtype in self._dtypes.items()}
+        self._codes = {dtype: CODES[name] for name, dtype in self._dtypes.items()}
+        self._codes[torch.bool] = CODES["uint8"]
+        _join_team()
+
+    def dtype(self, array: Array) -> str:
+        """See :class:`Adapter`."""
+        name = self._names.get(array.dtype)
+        return name if name is not None else str(array.dtype).removeprefix("torch.")
+
+    def argument(self, array: Array) -> Argument:
+        """See :class:`Adapter`."""
+        return array.data_ptr(), self._codes[array.dtype], array.stride(), False
+
+    def kernel_ready(self, array: Array) -> Array:
+        """See :class:`Adapter`. A lazy conjugate or negation is carried out."""
+        return array.resolve_neg() if array.is_neg() else array
+
+    def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        return self._torch.empty(tuple(shape), dtype=self._dtypes[dtype], device=like.device)
+
+    def empty_like(self, array: Array, dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        return self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
+
+    def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
+        """See :class:`Adapter`."""
+        return mask.expand(tuple(shape))
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """See :class:`Adapter`."""
+        detached = array.detach()
+        if detached.dtype == self._torch.bfloat16:
+            detached = detached.float()
+        values: np.ndarray[Any, Any] = detached.cpu().numpy()
+        return values
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
+        """See :class:`Adapter`."""
+        return self._torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
+
+    def threads(self) -> int:
+        """See :class:`Adapter`."""
+        threads: int = self._torch.get_num_threads()
+        return threads
+
+
+def _join_team() -> None:
+    """Lend torch's OpenMP threads to the kernels, where both exist."""
+    try:
+        from sosie import _core, _openmp
+    except ImportError:
+        return  # no compiled kernels, or built without OpenMP: they have threads of their own
+    _core.use_team(_openmp.team())
+
+
+_adapters: dict[type, Adapter] = {np.ndarray: NumPyAdapter()}
+
+
+def adapter(array: Array) -> Adapter:
+    """Adapter of the library that ``array`` belongs to.
+
+    Raises
+    ------
+    TypeError
+        The array is of no library that has an adapter.
+    """
+    found = _adapters.get(type(array))
+    return found if found is not None else _find_adapter(array)
+
+
+def is_torch(array: object) -> bool:
+    """Whether ``array`` is a torch tensor; imports nothing."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _find_adapter(array: Array) -> Adapter:
+    if isinstance(array, np.ndarray):
+        found = _adapters[np.ndarray]
+    elif is_torch(array):
+        found = next((a for a in _adapters.values() if a.name == "torch"), None) or TorchAdapter()
+    else:
+        kind = type(array)
+        raise TypeError(
+            f"expected NumPy arrays or torch tensors, got {kind.__module__}.{kind.__qualname__}"
+        )
+    _adapters[type(array)] = found
+    return found

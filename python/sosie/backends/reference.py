@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The float64 definitions of :mod:`sosie.reference` as an executor: slow, and right.
+
+For machines with nothing better, and for seeing what a result should have been.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sosie.arrays import Adapter, Array, adapter
+from sosie.reference import ssim as definition
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sosie.spec import SSIMParameters
+
+__all__ = [
+    "downsample_backward",
+    "downsample_forward",
+    "ssim_backward",
+    "ssim_forward",
+    "ssim_loss",
+]
+
+
+def _give_back(library: Adapter, values: Array, like: Array, dtype: str | None = None) -> Array:
+    """Float64 values in the library of ``like`` and its computing (or the given) dtype."""
+    if dtype is None:
+        dtype = "float64" if library.dtype(like) == "float64" else "float32"
+    out = library.empty(like, values.shape, dtype)
+    out[...] = library.from_numpy(np.asarray(values, np.float64), like)
+    return out
+
+
+def _gradient(library: Adapter, values: Array, image: Array, needed: bool) -> Array | None:
+    if not needed:
+        return None
+    dtype = library.dtype(image)
+    out = library.empty_like(image, dtype if dtype.startswith(("float", "bfloat")) else "float32")
+    out[...] = library.from_numpy(values, image)
+    return out
+
+
+def _numpy_mask(library: Adapter, mask: Array | None) -> Array | None:
+    return None if mask is None else library.to_numpy(mask)
+
+
+def ssim_forward(
+    x: Array,
+    y: Array,
+    parameters: SSIMParameters,
+    *,
+    mask: Array | None = None,
+    kind: str = "ssim",
+    return_map: bool = False,
+    threads: int | None = None,  # noqa: ARG001
+) -> tuple[Array, Array | None]:
+    """Mean of the map per plane, float64 ``(N, C)``, and the map if wanted."""
+    library = adapter(x)
+    values, similarity_map = definition.ssim_forward(
+        library.to_numpy(x), library.to_numpy(y), parameters,
+        mask=_numpy_mask(library, mask), kind=kind,
+    )  # fmt: skip
+    return (
+        _give_back(library, values, x, "float64"),
+        _give_back(library, similarity_map, x) if return_map else None,
+    )
+
+
+def ssim_backward(
+    x: Array,
+    y: Array,
+    parameters: SSIMParameters,
+    upstream: Array,
+    *,
+    mask: Array | None = None,
+    kind: str = "ssim",
+    need_x: bool = True,
+    need_y: bool = False,
+    threads: int | None = None,  # noqa: ARG001
+) -> tuple[Array | None, Array | None]:
+    """Gradients for x and y. ``upstream`` belongs to the values ``(N, C)`` or to the map."""
+    library = adapter(x)
+    grad_x, grad_y = definition.ssim_backward(
+        library.to_numpy(x), library.to_numpy(y), parameters, library.to_numpy(upstream),
+        mask=_numpy_mask(library, mask), kind=kind,
+    )  # fmt: skip
+    return _gradient(library, grad_x, x, need_x), _gradient(library, grad_y, y, need_y)
+
+
+def ssim_loss(
+    x: Array,
+    y: Array,
+    parameters: SSIMParameters,
+    *,
+    ssim_weight: float,
+    l1_weight: float,
+    mask: Array | None = None,
+    need_x: bool = True,
+    need_y: bool = False,
+    threads: int | None = None,  # noqa: ARG001
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """SSIM and mean |x - y| per plane, and the gradient of their weighted loss."""
+    library = adapter(x)
+    ssim_values, l1_values, grad_x, grad_y = definition.ssim_loss(
+        library.to_numpy(x), library.to_numpy(y), parameters,
+        ssim_weight=ssim_weight, l1_weight=l1_weight, mask=_numpy_mask(library, mask),
+    )  # fmt: skip
+    return (
+        _give_back(library, ssim_values, x, "float64"),
+        _give_back(library, l1_values, x, "float64"),
+        _gradient(library, grad_x, x, need_x),
+        _gradient(library, grad_y, y, need_y),
+    )
+
+
+def downsample_forward(
+    x: Array,
+    factor: int,
+    padding: Sequence[Sequence[int]],
+    border: str,
+    *,
+    threads: int | None = None,  # noqa: ARG001
+) -> Array:
+    """Means over ``factor``-sided boxes of the padded image."""
+    library = adapter(x)
+    pads = [(before, after) for before, after in padding]
+    return _give_back(
+        library, definition.downsample_forward(library.to_numpy(x), factor, pads, border), x
+    )
+
+
+def downsample_backward(
+    grad: Array,
+    input_shape: Sequence[int],
+    factor: int,
+    padding: Sequence[Sequence[int]],
+    border: str,
+    *,
+    threads: int | None = None,  # noqa: ARG001
+) -> Array:
+    """Adjoint of :func:`downsample_forward`."""
+    library = adapter(grad)
+    pads = [(before, after) for before, after in padding]
+    values = definition.downsample_backward(
+        library.to_numpy(grad), input_shape, factor, pads, border
+    )
+    return _give_back(library, values, grad)
