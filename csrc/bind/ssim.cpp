@@ -61,7 +61,8 @@ class SSIMPlan {
                   const py::object& grad_y, std::uintptr_t l1_weights, std::uintptr_t values,
                   std::uintptr_t l1, int threads) const {
         const SSIMBackward call{problem(shape, x, y, mask), array_argument(upstream), upstream_is_map,
-                                array_argument(grad_x),     array_argument(grad_y),   values_argument(l1_weights)};
+                                array_argument(grad_x),     array_argument(grad_y),   values_argument(l1_weights),
+                                nullptr};
         const py::gil_scoped_release released;
         ssim_backward(call, values_argument(values), values_argument(l1), threads);
     }

@@ -8,9 +8,13 @@
 #include "downsample-inl.hpp"
 #include "peaks-inl.hpp"
 #include "ssim-inl.hpp"
+#include "ssim-volume-inl.hpp"
 
 #define SOSIE_JOIN_(a, b) a##b
 #define SOSIE_JOIN(a, b) SOSIE_JOIN_(a, b)
+// The float and the double instantiation of a kernel.
+#define SOSIE_BOTH(tasks, scratch, run) \
+    {{&tasks<float>, &scratch<float>, &run<float>}, {&tasks<double>, &scratch<double>, &run<double>}}
 #define SOSIE_TEXT_(a) #a
 #define SOSIE_TEXT(a) SOSIE_TEXT_(a)
 
@@ -20,15 +24,13 @@ extern const Kernels SOSIE_JOIN(kernels_, SOSIE_ISA);
 const Kernels SOSIE_JOIN(kernels_, SOSIE_ISA) = {
     SOSIE_TEXT(SOSIE_ISA),
     kLanes<float>,
-    {{&forward_tasks<float>, &forward_scratch<float>, &run_forward<float>},
-     {&forward_tasks<double>, &forward_scratch<double>, &run_forward<double>}},
-    {{&backward_tasks<float>, &backward_scratch<float>, &run_backward<float>},
-     {&backward_tasks<double>, &backward_scratch<double>, &run_backward<double>}},
-    {{&downsample_forward_tasks<float>, &downsample_scratch<float>, &run_downsample<float>},
-     {&downsample_forward_tasks<double>, &downsample_scratch<double>, &run_downsample<double>}},
-    {{&downsample_backward_tasks<float>, &downsample_scratch<float>, &run_downsample_backward<float>},
-     {&downsample_backward_tasks<double>, &downsample_scratch<double>,
-      &run_downsample_backward<double>}},
+    SOSIE_BOTH(forward_tasks, forward_scratch, run_forward),
+    SOSIE_BOTH(backward_tasks, backward_scratch, run_backward),
+    SOSIE_BOTH(volume_forward_tasks, volume_forward_scratch, run_volume_forward),
+    SOSIE_BOTH(volume_coefficients_tasks, volume_coefficients_scratch, run_volume_coefficients),
+    SOSIE_BOTH(volume_gradient_tasks, volume_gradient_scratch, run_volume_gradient),
+    SOSIE_BOTH(downsample_forward_tasks, downsample_scratch, run_downsample),
+    SOSIE_BOTH(downsample_backward_tasks, downsample_scratch, run_downsample_backward),
     &fma_peak,
     &read_peak,
 };

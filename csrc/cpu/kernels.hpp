@@ -70,6 +70,8 @@ struct SSIMBackward {
     Array grad_x, grad_y;  // either may be absent
     // (batch, channels): adds weight * sign(x - y) to dLoss/dx, its negative to dLoss/dy; or nullptr.
     const double* l1_weights;
+    // Volumes only: room for three (both gradients: four) cropped maps in the compute dtype.
+    void* coefficients;
 };
 
 // What one task adds up; the driver sums tasks of a plane in order.
@@ -103,6 +105,10 @@ struct Kernels {
     int lanes_f32;
     TaskKernel<SSIMForward> ssim_forward[2];    // [0] computes in float, [1] in double
     TaskKernel<SSIMBackward> ssim_backward[2];
+    // Volumes. The gradient is two calls: coefficients of the map, then what they give each voxel.
+    TaskKernel<SSIMForward> ssim_volume_forward[2];
+    TaskKernel<SSIMBackward> ssim_volume_coefficients[2];
+    TaskKernel<SSIMBackward> ssim_volume_gradient[2];
     TaskKernel<Downsample> downsample_forward[2];
     TaskKernel<Downsample> downsample_backward[2];
     double (*fma_peak)(int64_t iterations);  // floating-point operations done; the caller holds the clock

@@ -289,44 +289,93 @@ struct Axis {
 
 // ---------------------------------------------------------------------------------------- forward
 
+// The first stage over one slice: rows come in, are filtered along the row into a window of rows, and
+// blocks of it are filtered downwards, a panel at a time.
 template <class T, bool Masked>
-struct ForwardWorkspace {
+class SliceWalk {
+  public:
     static constexpr int kFiltered = Masked ? 5 : 4;
-    int64_t vectors;  // of an unfiltered segmented row
-    int64_t segment_pitch;
-    Arena arena;
-    Axis<T> height, width;
-    RowReader<T, Masked> reader;
-    RowWindow<T> window;
-    Vec<T>*segments, *panel, *values, *flat;
-    Mask<T>* counted;
+    static constexpr ptrdiff_t kPanelPlane = (kBlock + 1) * kPanel;
 
-    ForwardWorkspace(const SSIMForward& call, const Tiling<T>& tiling, void* scratch)
-        : vectors(tiling.length + call.problem.windows[2].size - 1),
-          segment_pitch(round_up(vectors + 1, kLanes<T>)),
-          arena(scratch),
-          height(call.problem.windows[1], arena),
-          width(call.problem.windows[2], arena),
-          reader(call.problem, tiling.length, vectors, arena),
-          window(kFiltered + Masked, tiling.length, height.size - 1, arena) {
-        segments = arena.take<Vec<T>>(segment_pitch * kFiltered);
-        panel = arena.take<Vec<T>>(kFiltered * (kBlock + 1) * kPanel);
-        values = arena.take<Vec<T>>(kBlock * round_up(tiling.length, kLanes<T>));
-        flat = arena.take<Vec<T>>(tiling.length + 1);
-        counted = arena.take<Mask<T>>(tiling.length);
+    SliceWalk(const SSIMProblem& p, int64_t length, Arena& arena)
+        : p_(p),
+          length_(length),
+          segment_pitch_(round_up(length + p.windows[2].size, kLanes<T>)),
+          height_(p.windows[1], arena),
+          width_(p.windows[2], arena),
+          reader_(p, length, length + p.windows[2].size - 1, arena),
+          window_(kFiltered + Masked, length, height_.size - 1, arena),
+          segments_(arena.take<Vec<T>>(segment_pitch_ * kFiltered)),
+          panel_(arena.take<Vec<T>>(kFiltered * kPanelPlane)) {}
+
+    void prepare() {
+        height_.fill(p_.windows[1]);
+        width_.fill(p_.windows[2]);
     }
+
+    // Planes of vectors j .. j + kPanel of the block, row by row, kPanelPlane apart.
+    const Vec<T>* panel() const { return panel_; }
+    // The mask at the window's centre; rows mask_pitch() apart.
+    const Vec<T>* centre_mask(int64_t j) const { return window_.row(kFiltered, height_.origin) + j; }
+    ptrdiff_t mask_pitch() const { return window_.pitch(); }
+
+    // Rows [row_begin, row_end), columns [col_begin, col_end) of the same-size map of slice d. Calls
+    // on_panel(row, rows, j) for each panel of a block of rows, then on_rows(row, rows).
+    template <class OnPanel, class OnRows>
+    void run(const Constants<T>& k, int64_t n, int64_t c, int64_t d, int64_t row_begin,
+             int64_t row_end, int64_t col_begin, int64_t col_end, OnPanel on_panel, OnRows on_rows) {
+        const int history = height_.size - 1;
+        int64_t next_input = row_begin - height_.origin;
+        for (int64_t row = row_begin; row < row_end; row += kBlock) {
+            const int rows = int(smaller(kBlock, row_end - row));
+            const int64_t top = row - height_.origin;
+            for (; next_input < top + rows + history; ++next_input) {
+                reader_.read(k, n, c, d, next_input, col_begin - width_.origin,
+                             col_end - width_.origin + width_.size - 1, segments_, segment_pitch_);
+                filter_row(next_input - top);
+            }
+            for (int64_t j = 0; j < length_; j += kPanel) {
+                for (int plane = 0; plane < kFiltered; ++plane)
+                    height_.across(window_.row(plane, 0) + j, window_.pitch(),
+                                   panel_ + plane * kPanelPlane, kPanel, rows, height_.taps,
+                                   height_.size);
+                on_panel(row, rows, j);
+            }
+            on_rows(row, rows);
+            window_.advance();
+        }
+    }
+
+  private:
+    void filter_row(int64_t index) {
+        for (int plane = 0; plane < kFiltered; ++plane)
+            width_.along(segments_ + plane * segment_pitch_, 1, window_.row(plane, index), 1,
+                         int(length_), width_.taps, width_.size);
+        if constexpr (Masked)
+            __builtin_memcpy(window_.row(kFiltered, index),
+                             segments_ + kWeight * segment_pitch_ + width_.origin,
+                             size_t(length_) * sizeof(Vec<T>));
+    }
+
+    const SSIMProblem& p_;
+    int64_t length_, segment_pitch_;
+    Axis<T> height_, width_;
+    RowReader<T, Masked> reader_;
+    RowWindow<T> window_;
+    Vec<T>*segments_, *panel_;
 };
 
-// The value at `count` x kPanel positions of a filtered panel: summed, and kept where the map is wanted.
+// The value at `columns` vectors of rows first, first + step .. below `rows` of a panel: summed, and
+// kept in `values` where the map is wanted.
 template <class T, Kind K, bool Masked>
 void evaluate_panel(const Constants<T>& k, const Vec<T>* panel, const Vec<T>* centre_mask,
-                    ptrdiff_t mask_pitch, const Mask<T>* counted, int row_begin, int rows,
-                    int row_step, int columns, Vec<T>* values, ptrdiff_t value_pitch, Partial& sum) {
-    constexpr ptrdiff_t plane = (kBlock + 1) * kPanel;
+                    ptrdiff_t mask_pitch, const Mask<T>* counted, int first, int rows, int step,
+                    int columns, Vec<T>* values, ptrdiff_t value_pitch, Partial& sum) {
     Vec<T> total{}, count{};
-    for (int r = row_begin; r < rows; r += row_step) {
+    for (int r = first; r < rows; r += step) {
         for (int j = 0; j < columns; ++j) {
-            const Moments<T> m = moments<T, Masked>(panel + r * kPanel + j, plane, k);
+            const Moments<T> m =
+                moments<T, Masked>(panel + r * kPanel + j, SliceWalk<T, Masked>::kPanelPlane, k);
             Vec<T> value = similarity<T, K>(m, k).value;
             if (k.clamp_value) value = clamp_value<T>(value, k);
             Mask<T> here = counted[j];
@@ -343,6 +392,44 @@ void evaluate_panel(const Constants<T>& k, const Vec<T>* panel, const Vec<T>* ce
     if constexpr (Masked) sum.count += sum_lanes<T>(count);
 }
 
+// How far position `at` is from the next one on the stride that starts at `low`.
+inline int64_t to_stride(int64_t at, int64_t low, int64_t stride) {
+    return (stride - (at - low) % stride) % stride;
+}
+
+// Positions of the stride that starts at `low` within [begin, end).
+inline int64_t on_stride(int64_t begin, int64_t end, int64_t low, int64_t stride) {
+    return divide_up(end - low, stride) - divide_up(begin - low, stride);
+}
+
+// Writes one segmented row of the map: columns [col_begin, col_end) of the same-size map.
+template <class T>
+void store_map_row(const Array& map, const SSIMProblem& p, int64_t n, int64_t c, int64_t d,
+                   int64_t h, int64_t col_begin, int64_t col_end, const Vec<T>* values,
+                   int64_t length, Vec<T>* flat_vectors) {
+    T* flat = reinterpret_cast<T*>(flat_vectors);
+    unsegment<T>(values, length, flat);
+    const int64_t low = p.windows[2].crop_before, skip = to_stride(col_begin, low, p.stride);
+    store_row<T>(map, n, c, d, h, (col_begin + skip - low) / p.stride,
+                 on_stride(col_begin, col_end, low, p.stride), p.stride, flat + skip);
+}
+
+template <class T, bool Masked>
+struct ForwardWorkspace {
+    Arena arena;
+    int64_t value_pitch;
+    SliceWalk<T, Masked> walk;
+    Vec<T>*values, *flat;
+    Mask<T>* counted;
+
+    ForwardWorkspace(const SSIMProblem& p, int64_t length, void* scratch)
+        : arena(scratch), value_pitch(round_up(length, kLanes<T>)), walk(p, length, arena) {
+        values = arena.take<Vec<T>>(kBlock * value_pitch);
+        flat = arena.take<Vec<T>>(length + 1);
+        counted = arena.take<Mask<T>>(length);
+    }
+};
+
 template <class T, Kind K, bool Masked>
 void forward_task(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
     const SSIMProblem& p = call.problem;
@@ -355,64 +442,33 @@ void forward_task(const SSIMForward& call, int64_t task, void* scratch, Partial*
     const int64_t row_end = smaller(row_begin + tiling.chunk, row_high);
     const int64_t col_begin = col_low + at.strip * tiling.strip;
     const int64_t col_end = smaller(col_begin + tiling.strip, col_high);
-    const int64_t length = tiling.length, value_pitch = round_up(length, kLanes<T>);
+    const int64_t length = tiling.length;
 
     const Constants<T> k(p);
-    ForwardWorkspace<T, Masked> w(call, tiling, scratch);
-    w.height.fill(wh);
-    w.width.fill(ww);
+    ForwardWorkspace<T, Masked> w(p, length, scratch);
+    w.walk.prepare();
     mark_columns<T>(col_begin, length, length, col_begin, col_end, col_low, p.stride, w.counted);
-    constexpr int filtered = ForwardWorkspace<T, Masked>::kFiltered;
     const bool want_map = call.map.data != nullptr;
-    const int history = w.height.size - 1;
 
     *partial = Partial{};
-    int64_t next_input = row_begin - w.height.origin;  // the next row to read
-    for (int64_t row = row_begin; row < row_end; row += kBlock) {
-        const int rows = int(smaller(kBlock, row_end - row));
-        const int64_t window_top = row - w.height.origin;
-        for (; next_input < window_top + rows + history; ++next_input) {
-            const int64_t index = next_input - window_top;
-            w.reader.read(k, at.n, at.c, 0, next_input, col_begin - w.width.origin,
-                          col_end - w.width.origin + w.width.size - 1, w.segments, w.segment_pitch);
-            for (int plane = 0; plane < filtered; ++plane)
-                w.width.along(w.segments + plane * w.segment_pitch, 1, w.window.row(plane, index), 1,
-                              int(length), w.width.taps, w.width.size);
-            if constexpr (Masked)
-                __builtin_memcpy(w.window.row(filtered, index),
-                                 w.segments + kWeight * w.segment_pitch + w.width.origin,
-                                 size_t(length) * sizeof(Vec<T>));
-        }
-        const int first = int((p.stride - (row - row_low) % p.stride) % p.stride);
-        for (int64_t j = 0; j < length; j += kPanel) {
-            for (int plane = 0; plane < filtered; ++plane)
-                w.height.across(w.window.row(plane, 0) + j, w.window.pitch(),
-                                w.panel + plane * (kBlock + 1) * kPanel, kPanel, rows, w.height.taps,
-                                w.height.size);
+    w.walk.run(
+        k, at.n, at.c, 0, row_begin, row_end, col_begin, col_end,
+        [&](int64_t row, int rows, int64_t j) {
             evaluate_panel<T, K, Masked>(
-                k, w.panel, w.window.row(filtered, w.height.origin) + j, w.window.pitch(),
-                w.counted + j, first, rows, p.stride, int(smaller(kPanel, length - j)),
-                want_map ? w.values + j : nullptr, value_pitch, *partial);
-        }
-        if (want_map) {
-            for (int r = first; r < rows; r += p.stride) {
-                T* flat = reinterpret_cast<T*>(w.flat);
-                unsegment<T>(w.values + r * value_pitch, length, flat);
-                const int64_t skip = (p.stride - (col_begin - col_low) % p.stride) % p.stride;
-                const int64_t count = divide_up(larger(col_end - col_begin - skip, 0), p.stride);
-                store_row<T>(call.map, at.n, at.c, 0, (row + r - row_low) / p.stride,
-                             (col_begin + skip - col_low) / p.stride, count, p.stride, flat + skip);
-            }
-        }
-        w.window.advance();
-    }
-    if constexpr (!Masked) {
-        const auto on_stride = [&](int64_t begin, int64_t end, int64_t low) {
-            return divide_up(end - low, p.stride) - divide_up(begin - low, p.stride);
-        };
-        partial->count = double(on_stride(row_begin, row_end, row_low)) *
-                         double(on_stride(col_begin, col_end, col_low));
-    }
+                k, w.walk.panel(), w.walk.centre_mask(j), w.walk.mask_pitch(), w.counted + j,
+                int(to_stride(row, row_low, p.stride)), rows, p.stride,
+                int(smaller(kPanel, length - j)), want_map ? w.values + j : nullptr, w.value_pitch,
+                *partial);
+        },
+        [&](int64_t row, int rows) {
+            if (!want_map) return;
+            for (int r = int(to_stride(row, row_low, p.stride)); r < rows; r += p.stride)
+                store_map_row<T>(call.map, p, at.n, at.c, 0, (row + r - row_low) / p.stride,
+                                 col_begin, col_end, w.values + r * w.value_pitch, length, w.flat);
+        });
+    if constexpr (!Masked)
+        partial->count = double(on_stride(row_begin, row_end, row_low, p.stride)) *
+                         double(on_stride(col_begin, col_end, col_low, p.stride));
 }
 
 template <class T>
@@ -430,8 +486,7 @@ int64_t forward_tasks(const SSIMForward& call) {
 template <class T>
 size_t forward_scratch(const SSIMForward& call) {
     const Tiling<T> tiling = forward_tiling<T>(call.problem);
-    return call.problem.mask.data ? ForwardWorkspace<T, true>(call, tiling, nullptr).arena.used()
-                                  : ForwardWorkspace<T, false>(call, tiling, nullptr).arena.used();
+    return ForwardWorkspace<T, true>(call.problem, tiling.length, nullptr).arena.used();
 }
 
 template <class T>
@@ -497,6 +552,30 @@ inline void coefficients(const Moments<T>& m, const Similarity<T>& r, Vec<T> g, 
     }
     out[C::kSquareSum * plane] = keep<T>(square_s, inside);
     out[C::kSquareDifference * plane] = keep<T>(square_d, inside);
+}
+
+// The value at one position of a panel, and its coefficients; `inside` says where they are not 0, and
+// `counted`, narrowed here, where the value counts.
+template <class T, Kind K, bool Masked, bool Both>
+inline Vec<T> evaluate_with_gradient(const Vec<T>* panel, const Constants<T>& k, Vec<T> upstream,
+                                     bool upstream_is_map, Mask<T> centre, Mask<T> inside,
+                                     Mask<T>& counted, Vec<T>* out, ptrdiff_t out_plane) {
+    const Moments<T> m = moments<T, Masked>(panel, SliceWalk<T, Masked>::kPanelPlane, k);
+    const Similarity<T> s = similarity<T, K>(m, k);
+    Vec<T> value = s.value;
+    if constexpr (Masked) {
+        // A map has a value wherever a window holds a valid pixel; a mean is over valid centres.
+        const Mask<T> some = m.inverse_weight > Vec<T>{};
+        inside &= upstream_is_map ? some : (some & centre);
+        counted &= some & centre;
+    }
+    if (k.clamp_value) {
+        value = clamp_value<T>(value, k);
+        inside &= (value == s.value);
+    }
+    // A gradient of the images needs the factor that the scaled images brought.
+    coefficients<T, K, Masked, Both>(m, s, upstream * k.scale, inside, k, out, out_plane);
+    return value;
 }
 
 template <class T, bool Masked, bool Both>
@@ -587,6 +666,27 @@ void adjoint_across(const Axis<T>& axis, const Window& w, const Vec<T>* in, ptrd
     }
 }
 
+// The gradient at one pixel from the filtered coefficients of a panel.
+template <class T, bool Both>
+inline void combine(const Vec<T>* panel, Vec<T> s, Vec<T> d, T l1_weight, Vec<T>& x, Vec<T>& y) {
+    using C = Coefficients<Both>;
+    constexpr ptrdiff_t plane = (kBlock + 1) * kPanel;
+    const Vec<T> weight = splat<T>(l1_weight);
+    const Vec<T> sign = d > Vec<T>{} ? weight : (d < Vec<T>{} ? -weight : Vec<T>{});
+    const Vec<T> from_s = panel[C::kMean * plane] + s * panel[C::kSquareSum * plane];
+    Vec<T> from_d = d * panel[C::kSquareDifference * plane] + sign;
+    if constexpr (Both) from_d += panel[C::kMeanDifference * plane];
+    x = from_s + from_d;
+    y = from_s - from_d;
+}
+
+template <class T>
+inline double count_lanes(Mask<T> mask) {
+    int64_t count = 0;
+    for (int lane = 0; lane < kLanes<T>; ++lane) count -= mask[lane];
+    return double(count);
+}
+
 // A task of the backward pass: rows [row_begin, row_end) and `strip` columns of the gradient.
 template <class T, Kind K, bool Masked, bool Both>
 class BackwardTask {
@@ -613,8 +713,6 @@ class BackwardTask {
         w_.height.fill(wh_);
         w_.width.fill(ww_);
         mark();
-        // A gradient of the images needs the factor that the scaled images brought.
-        upstream_scale_ = k_.scale;
         l1_weight_ = call.l1_weights ? T(call.l1_weights[at_.n * p_.shape[1] + at_.c]) : T(0);
     }
 
@@ -729,32 +827,22 @@ class BackwardTask {
     }
 
     void coefficients_row(int64_t row, int r, int64_t j, T plane_upstream, Vec<T>& total, Vec<T>& count) {
-        constexpr ptrdiff_t plane = (kBlock + 1) * kPanel;
         const bool row_owned = row + r >= row_begin_ && row + r < row_end_;
         const int columns = int(smaller(kPanel, w_.map_vectors - j));
         for (int c = 0; c < columns; ++c) {
-            const Moments<T> m = moments<T, Masked>(w_.panel + r * kPanel + c, plane, k_);
-            const Similarity<T> s = similarity<T, K>(m, k_);
             Mask<T> inside = w_.inside[j + c], counted = w_.owned[j + c];
-            Vec<T> value = s.value, g = splat<T>(plane_upstream);
-            if (call_.upstream_is_map) g = w_.upstream[r * w_.map_pitch + j + c];
-            if constexpr (Masked) {
-                const Mask<T> some = m.inverse_weight > Vec<T>{};
-                const Mask<T> centre =
-                    w_.window.row(W::kRawMask, r + wh_.origin)[j + c] > Vec<T>{};
-                inside &= call_.upstream_is_map ? some : (some & centre);
-                counted &= some & centre;
-            }
-            if (k_.clamp_value) {
-                value = clamp_value<T>(value, k_);
-                inside &= (value == s.value);
-            }
+            Mask<T> centre = ~Mask<T>{};
+            if constexpr (Masked)
+                centre = w_.window.row(W::kRawMask, r + wh_.origin)[j + c] > Vec<T>{};
+            const Vec<T> g = call_.upstream_is_map ? w_.upstream[r * w_.map_pitch + j + c]
+                                                   : splat<T>(plane_upstream);
+            const Vec<T> value = evaluate_with_gradient<T, K, Masked, Both>(
+                w_.panel + r * kPanel + c, k_, g, call_.upstream_is_map, centre, inside, counted,
+                w_.rows + r * w_.map_pitch + j + c, kBlock * w_.map_pitch);
             if (row_owned) {
                 total += keep<T>(value, counted);
                 count += keep<T>(splat<T>(1), counted);
             }
-            coefficients<T, K, Masked, Both>(m, s, g * upstream_scale_, inside, k_,
-                                             w_.rows + r * w_.map_pitch + j + c, kBlock * w_.map_pitch);
         }
     }
 
@@ -788,33 +876,21 @@ class BackwardTask {
     }
 
     void gradient_at(int r, int64_t j, int c, Vec<T>& l1) {
-        constexpr ptrdiff_t plane = (kBlock + 1) * kPanel;
-        const Vec<T>* f = w_.panel + r * kPanel + c;
-        const Vec<T> s = w_.window.row(W::kRawSum, r)[j + c];
-        const Vec<T> d = w_.window.row(W::kRawDifference, r)[j + c];
-        const Vec<T> weight = splat<T>(l1_weight_);
-        const Vec<T> sign = d > Vec<T>{} ? weight : (d < Vec<T>{} ? -weight : Vec<T>{});
-        const Vec<T> from_s = f[C::kMean * plane] + s * f[C::kSquareSum * plane];
-        Vec<T> from_d = d * f[C::kSquareDifference * plane] + sign;
-        if constexpr (Both) from_d += f[C::kMeanDifference * plane];
         Mask<T> valid = w_.pixels[j + c];
         if constexpr (Masked)
             valid &= w_.window.row(W::kRawMask, r)[j + c + ww_.size - 1 - ww_.origin] > Vec<T>{};
+        const Vec<T> s = w_.window.row(W::kRawSum, r)[j + c];
+        const Vec<T> d = w_.window.row(W::kRawDifference, r)[j + c];
         l1 += keep<T>(absolute<T>(d), valid);
-        Vec<T> x = from_s + from_d, y = from_s - from_d;
+        Vec<T> x, y;
+        combine<T, Both>(w_.panel + r * kPanel + c, s, d, l1_weight_, x, y);
         if constexpr (Masked) {
             x = keep<T>(x, valid);
             y = keep<T>(y, valid);
-            partial_.pixels -= double(sum_lanes_of_mask(valid));
+            partial_.pixels += count_lanes<T>(valid);
         }
         w_.grad_x[r * w_.value_pitch + j + c] = x;
         if constexpr (Both) w_.grad_y[r * w_.value_pitch + j + c] = y;
-    }
-
-    static int64_t sum_lanes_of_mask(Mask<T> mask) {
-        int64_t sum = 0;
-        for (int lane = 0; lane < kLanes<T>; ++lane) sum += mask[lane];
-        return sum;
     }
 
     void write_gradient(const Array& target, const Vec<T>* rows, int64_t row, int r) {
@@ -832,7 +908,7 @@ class BackwardTask {
     W w_;
     Partial& partial_;
     int64_t row_begin_, row_end_, col_begin_, col_end_, map_low_, map_high_, reach_above_, map_column_;
-    T upstream_scale_, l1_weight_;
+    T l1_weight_;
 };
 
 template <class T>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "dispatch.hpp"
@@ -48,6 +49,16 @@ double mean_of(double sum, double count) {
 }
 
 size_t precision(const Array& x) { return x.dtype == DType::f64 ? 1 : 0; }
+
+bool is_volume(const SSIMProblem& p) { return p.shape[2] > 1 || p.windows[0].size > 1; }
+
+size_t coefficient_bytes(const SSIMBackward& call) {
+    const SSIMProblem& p = call.problem;
+    int64_t positions = p.shape[0] * p.shape[1];
+    for (int axis = 0; axis < 3; ++axis)
+        positions *= p.shape[2 + axis] - p.windows[axis].crop_before - p.windows[axis].crop_after;
+    return size_t(positions) * (call.grad_y.data ? 4 : 3) * (precision(p.x) ? 8 : 4);
+}
 
 // Where the border puts a copy of the axis: source of position i outside [0, length), or -1.
 int64_t source_of(int64_t i, int64_t length, Border border) {
@@ -99,7 +110,9 @@ void fold(Window& window, int64_t length, Border border, std::vector<double>& st
 void ssim_forward(SSIMForward call, double* values, int threads) {
     const SSIMProblem& p = call.problem;
     const int64_t planes = p.shape[0] * p.shape[1];
-    const auto sums = sum_planes(run_tasks(active().ssim_forward[precision(p.x)], call, threads), planes);
+    const Kernels& k = active();
+    const auto& kernel = (is_volume(p) ? k.ssim_volume_forward : k.ssim_forward)[precision(p.x)];
+    const auto sums = sum_planes(run_tasks(kernel, call, threads), planes);
     for (size_t i = 0; i < sums.size(); ++i) values[i] = mean_of(sums[i].value, sums[i].count);
 }
 
@@ -109,10 +122,21 @@ void ssim_backward(SSIMBackward call, double* values, double* l1, int threads) {
     for (int axis = 0; axis < 3; ++axis)
         fold(p.windows[axis], p.shape[2 + axis], p.border, folded[axis]);
     const int64_t planes = p.shape[0] * p.shape[1];
-    const auto sums = sum_planes(run_tasks(active().ssim_backward[precision(p.x)], call, threads), planes);
-    for (size_t i = 0; i < sums.size(); ++i) {
-        if (values) values[i] = mean_of(sums[i].value, sums[i].count);
-        if (l1) l1[i] = mean_of(sums[i].l1, sums[i].pixels);
+    const Kernels& k = active();
+    const size_t which = precision(p.x);
+    std::vector<Partial> value_sums, pixel_sums;
+    if (is_volume(p)) {
+        const auto workspace = std::unique_ptr<char[]>(new char[coefficient_bytes(call)]);
+        call.coefficients = workspace.get();
+        value_sums = sum_planes(run_tasks(k.ssim_volume_coefficients[which], call, threads), planes);
+        pixel_sums = sum_planes(run_tasks(k.ssim_volume_gradient[which], call, threads), planes);
+    } else {
+        value_sums = sum_planes(run_tasks(k.ssim_backward[which], call, threads), planes);
+        pixel_sums = value_sums;
+    }
+    for (size_t i = 0; i < size_t(planes); ++i) {
+        if (values) values[i] = mean_of(value_sums[i].value, value_sums[i].count);
+        if (l1) l1[i] = mean_of(pixel_sums[i].l1, pixel_sums[i].pixels);
     }
 }
 
