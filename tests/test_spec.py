@@ -70,6 +70,20 @@ def test_images_are_centred_only_under_windows_that_sum_to_one() -> None:
     assert SSIMSpec(window="custom", taps=rounded).resolve((9, 9), 1.0).center == 0.0
 
 
+def test_a_window_made_in_float32_is_what_float32_arithmetic_gives() -> None:
+    parameters = ssim_spec("pytorch-msssim").resolve((64, 64), 1.0)
+    offsets = np.arange(11, dtype=np.float32) - 5
+    weights = np.exp(-(offsets**2) / np.float32(4.5))
+    weights /= weights.sum()
+    # numpy and torch may round exp and the sum's last bit otherwise, one ulp of at most 0.27.
+    np.testing.assert_allclose(parameters.taps[0], weights, rtol=0, atol=2.0**-25)
+    np.testing.assert_array_equal(parameters.taps[0], np.float32(parameters.taps[0]))
+    assert 0 < abs(math.fsum(parameters.taps[0]) - 1.0) < 1e-7
+    assert parameters.center == 0.0
+    uniform = SSIMSpec(window="uniform", window_size=3, window_dtype="float32")
+    assert uniform.resolve((9, 9), 1.0).taps[0] == (float(np.float32(1 / 3)),) * 3
+
+
 # --- Borders, crops, map shapes -------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -19,14 +20,16 @@ class SSIMPlan {
   public:
     SSIMPlan(std::vector<std::vector<double>> taps, int border, std::vector<std::pair<int, int>> crop,
              int stride, double covariance_scale, double c1, double c2, double epsilon,
-             bool clamp_variance, std::optional<std::pair<double, double>> clamp_value, double center,
-             double data_range, int kind)
+             bool clamp_variance, std::optional<std::pair<double, double>> clamp_value, double data_range,
+             int kind)
         : taps_(std::move(taps)) {
         if (taps_.size() == 2) {
             taps_.insert(taps_.begin(), {1.0});
             crop.insert(crop.begin(), {0, 0});
         }
+        problem_.window_sum = 1;
         for (size_t axis = 0; axis < 3; ++axis) {
+            problem_.window_sum *= normalise(taps_.at(axis));
             const int size = int(taps_.at(axis).size());
             problem_.windows[axis] = {taps_[axis].data(), size, (size - 1) / 2, crop.at(axis).first,
                                       crop[axis].second, nullptr, 0, 0};
@@ -37,7 +40,7 @@ class SSIMPlan {
         int exponent = 0;
         std::frexp(data_range, &exponent);
         problem_.scale = std::ldexp(1.0, data_range == 1.0 ? 0 : -exponent);
-        problem_.center = center;
+        problem_.center = data_range / 2;
         problem_.c1 = c1;
         problem_.c2 = c2;
         problem_.epsilon = epsilon;
@@ -68,6 +71,14 @@ class SSIMPlan {
     }
 
   private:
+    // Divides by the sum, unless that is 1 but for float64 rounding; returns what the sum was.
+    static double normalise(std::vector<double>& taps) {
+        const double sum = std::accumulate(taps.begin(), taps.end(), 0.0);
+        if (std::abs(sum - 1) < 1e-14) return 1;
+        for (double& tap : taps) tap /= sum;
+        return sum;
+    }
+
     SSIMProblem problem(const py::tuple& shape, const py::tuple& x, const py::tuple& y,
                         const py::object& mask) const {
         SSIMProblem problem = problem_;
@@ -117,10 +128,10 @@ void register_ssim(py::module_& m) {
     py::class_<SSIMPlan>(m, "SSIMPlan", "Parameters of a structural similarity, ready for the kernels.")
         .def(py::init<std::vector<std::vector<double>>, int, std::vector<std::pair<int, int>>, int,
                       double, double, double, double, bool, std::optional<std::pair<double, double>>,
-                      double, double, int>(),
+                      double, int>(),
              py::arg("taps"), py::arg("border"), py::arg("crop"), py::arg("stride"),
              py::arg("covariance_scale"), py::arg("c1"), py::arg("c2"), py::arg("epsilon"),
-             py::arg("clamp_variance"), py::arg("clamp_value"), py::arg("center"),
+             py::arg("clamp_variance"), py::arg("clamp_value"),
              py::arg("data_range"), py::arg("kind"))
         .def("forward", &SSIMPlan::forward, py::arg("shape"), py::arg("x"), py::arg("y"),
              py::arg("mask"), py::arg("map"), py::arg("values"), py::arg("threads"))

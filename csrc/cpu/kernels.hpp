@@ -27,7 +27,7 @@ struct Array {
 // One axis of a separable window. The window centred at position p covers [p - origin, p - origin + size).
 // Positions [crop_before, length - crop_after) of the axis carry a value of the map.
 struct Window {
-    const double* taps;  // (size,)
+    const double* taps;  // (size,), sum 1
     int32_t size;
     int32_t origin;
     int32_t crop_before;
@@ -52,6 +52,7 @@ struct SSIMProblem {
     double center;
     double c1, c2;  // of the unscaled images
     double epsilon;
+    double window_sum;  // of the window as the convention has it; the taps above sum to 1
     double covariance_scale;
     bool clamp_variance;
     bool clamp_value;

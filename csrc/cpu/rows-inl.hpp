@@ -8,6 +8,7 @@
 // price is one transposition of 8 (4, 16) vectors per 64 (16, 256) pixels, once, on the way in, and
 // `window - 1` vectors of overlap per row.
 #pragma once
+#include "border.hpp"
 #include "kernels.hpp"
 #include "simd-inl.hpp"
 
@@ -15,6 +16,7 @@ namespace {
 
 using sosie::Array;
 using sosie::Border;
+using sosie::border_position;
 using sosie::DType;
 
 struct Half {
@@ -77,25 +79,6 @@ inline BrainHalf narrow<BrainHalf, float>(float value) {
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const uint32_t nan = (bits >> 16) | 0x40u;
     return BrainHalf{uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded)};
-}
-
-// Where position i of an axis of `length` is read from; -1: outside, the value is 0.
-inline int64_t border_position(int64_t i, int64_t length, Border border) {
-    if (i >= 0 && i < length) return i;
-    switch (border) {
-        case Border::zero: return -1;
-        case Border::replicate: return i < 0 ? 0 : length - 1;
-        case Border::symmetric: {
-            const int64_t period = 2 * length, m = ((i % period) + period) % period;
-            return m < length ? m : period - 1 - m;
-        }
-        case Border::reflect: {
-            if (length == 1) return 0;
-            const int64_t period = 2 * (length - 1), m = ((i % period) + period) % period;
-            return m < length ? m : period - m;
-        }
-    }
-    return -1;
 }
 
 inline int64_t offset_of(const Array& a, int64_t n, int64_t c, int64_t d, int64_t h) {

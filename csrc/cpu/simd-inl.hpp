@@ -59,6 +59,18 @@ inline void store(T* p, Vec<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
+// The same value, as something the compiler cannot make again: GCC would rather load a vector twice
+// than keep it, which doubles the loads where loads are the limit.
+template <class V>
+inline V in_register(V v) {
+#if defined(__x86_64__) && (SOSIE_VECTOR_BYTES < 64 || defined(__AVX512F__))
+    asm("" : "+v"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+    return v;
+}
+
 // v where the mask is set, 0 elsewhere; unlike a product with 0 it also silences NaN.
 template <class T>
 inline Vec<T> keep(Vec<T> v, Mask<T> mask) {

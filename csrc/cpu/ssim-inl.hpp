@@ -6,7 +6,10 @@
 //     Ms = E[s], Md = E[d], Vs = E[s^2] - Ms^2, Vd = E[d^2] - Md^2, M = Ms + 2c = E[x + y]
 //     A1 = (M^2 - Md^2)/2 + C1    A2 = n (Vs - Vd)/2 + C2     S  = A1 A2 / (B1 B2 + eps)
 //     B1 = (M^2 + Md^2)/2 + C1    B2 = n (Vs + Vd)/2 + C2     CS = A2 / B2
-// where n = 1 or NP/(NP-1). Where the images agree Md and Vd are small *before* anything is
+// where n = 1 or NP/(NP-1). A convention whose window sums to W != 1 (float32 taps do) is E' = W E: then
+// Vs gains (1 - W) M^2, Vd gains (1 - W) Md^2, n is n W, and C1, eps are C1 / W^2, eps / W^2. Taps whose
+// float32 sum is 1 + e, though they should sum to 1, are a window that scales by 1 + e in error: Vs and
+// Vd gain e Ms^2 and e Md^2 to be right. Where the images agree Md and Vd are small *before* anything is
 // subtracted, so S stays at 1 and never exceeds it; centring takes the mean's digits out of s^2.
 // The largest error of a float32 map on natural images is about 2e-5 (5e-4 for E[x^2], E[y^2], E[xy]).
 //
@@ -41,7 +44,7 @@ using sosie::SSIMForward;
 using sosie::SSIMProblem;
 using sosie::Window;
 
-constexpr int kBlock = 16;           // rows filtered downwards at once
+constexpr int kBlock = 32;           // rows filtered downwards at once
 constexpr int kRowBytes = 2048;      // of one segmented row of one plane
 constexpr int kForwardChunk = 128;   // rows of the map per task
 constexpr int kBackwardChunk = 256;  // rows of the gradient per task
@@ -89,20 +92,35 @@ Place place_of(const Tiling<T>& tiling, const SSIMProblem& p, int64_t task) {
 // The constants of the formula, of images multiplied by `scale`.
 template <class T>
 struct Constants {
-    T scale, twice_center, c1, c2, epsilon, covariance, lowest, highest;
-    bool clamp_variance, clamp_value;
+    T scale, twice_center, c1, c2, epsilon, covariance, deficit, excess, lowest, highest;
+    bool clamp_variance, clamp_value, unbalanced;
 
-    explicit Constants(const SSIMProblem& p)
-        : scale(T(p.scale)),
-          twice_center(T(2 * p.center * p.scale)),
-          c1(T(p.c1 * p.scale * p.scale)),
-          c2(T(p.c2 * p.scale * p.scale)),
-          epsilon(T(p.epsilon * p.scale * p.scale * p.scale * p.scale)),
-          covariance(T(p.covariance_scale)),
-          lowest(T(p.lowest)),
-          highest(T(p.highest)),
-          clamp_variance(p.clamp_variance),
-          clamp_value(p.clamp_value) {}
+    explicit Constants(const SSIMProblem& p) {
+        // Under a mask every mean is over weights that sum to 1, whatever the window does.
+        const double sum = p.mask.data ? 1.0 : p.window_sum, square = p.scale * p.scale;
+        scale = T(p.scale);
+        twice_center = T(2 * p.center * p.scale);
+        c1 = T(p.c1 * square / (sum * sum));
+        c2 = T(p.c2 * square);
+        epsilon = T(p.epsilon * square * square / (sum * sum));
+        covariance = T(p.covariance_scale * sum);
+        deficit = T(1.0 - sum);
+        excess = p.mask.data ? T(0) : T(1.0 - 1.0 / rounded_sum(p));
+        unbalanced = deficit != 0 || excess > T(1e-9) || excess < T(-1e-9);
+        lowest = T(p.lowest);
+        highest = T(p.highest);
+        clamp_variance = p.clamp_variance;
+        clamp_value = p.clamp_value;
+    }
+
+  private:
+    // What the taps that are really used sum to; not quite 1 for equal taps in float32.
+    static double rounded_sum(const SSIMProblem& p) {
+        double sum = 1;
+        T rounded[kLargestWindow];
+        for (const Window& w : p.windows) sum *= round_taps<T>(w.taps, w.size, rounded);
+        return sum;
+    }
 };
 
 // The planes of the first stage. Filtered both ways: the moments and, under a mask, its weight.
@@ -134,6 +152,11 @@ inline Moments<T> moments(const Vec<T>* panel, ptrdiff_t plane, const Constants<
     }
     m.var_s = square_s - m.mean_s * m.mean_s;
     m.var_d = square_d - m.mean_d * m.mean_d;
+    if (k.unbalanced) {
+        const Vec<T> mean = m.mean_s + k.twice_center;
+        m.var_s += k.deficit * mean * mean + k.excess * m.mean_s * m.mean_s;
+        m.var_d += (k.deficit + k.excess) * m.mean_d * m.mean_d;
+    }
     if (k.clamp_variance) {
         m.clamped_s = m.var_s < Vec<T>{};
         m.clamped_d = m.var_d < Vec<T>{};
@@ -280,10 +303,8 @@ struct Axis {
         across = choose_filter<T, kPanel>(w.taps, size);
     }
     void fill(const Window& w) {
-        for (int k = 0; k < size; ++k) {
-            taps[k] = T(w.taps[k]);
-            reversed[k] = T(w.taps[size - 1 - k]);
-        }
+        round_taps<T>(w.taps, size, taps);
+        for (int k = 0; k < size; ++k) reversed[k] = taps[size - 1 - k];
     }
 };
 
@@ -537,6 +558,10 @@ inline void coefficients(const Moments<T>& m, const Similarity<T>& r, Vec<T> g, 
     }
     mean_s -= m.mean_s * square_s;
     mean_d -= m.mean_d * square_d;
+    if (k.unbalanced) {
+        mean_s += (k.deficit * (m.mean_s + k.twice_center) + k.excess * m.mean_s) * square_s;
+        mean_d += (k.deficit + k.excess) * m.mean_d * square_d;
+    }
     if constexpr (Masked) {
         mean_s *= m.inverse_weight;
         mean_d *= m.inverse_weight;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "border.hpp"
 #include "dispatch.hpp"
 #include "parallel.hpp"
 
@@ -60,25 +61,6 @@ size_t coefficient_bytes(const SSIMBackward& call) {
     return size_t(positions) * (call.grad_y.data ? 4 : 3) * (precision(p.x) ? 8 : 4);
 }
 
-// Where the border puts a copy of the axis: source of position i outside [0, length), or -1.
-int64_t source_of(int64_t i, int64_t length, Border border) {
-    const auto wrap = [&](int64_t period) { return ((i % period) + period) % period; };
-    switch (border) {
-        case Border::zero: return -1;
-        case Border::replicate: return i < 0 ? 0 : length - 1;
-        case Border::symmetric: {
-            const int64_t m = wrap(2 * length);
-            return m < length ? m : 2 * length - 1 - m;
-        }
-        case Border::reflect: {
-            if (length == 1) return 0;
-            const int64_t m = wrap(2 * (length - 1));
-            return m < length ? m : 2 * (length - 1) - m;
-        }
-    }
-    return -1;
-}
-
 // Gives `window` its folded taps, in `storage`. The gradient at q gathers from map positions
 // p = q - (size - 1 - origin) + k, k = 0 .. size - 1; at p the window's tap q' - p + origin sees the
 // pixel, for every place q' of the padded axis that shows q.
@@ -101,8 +83,8 @@ void fold(Window& window, int64_t length, Border border, std::vector<double>& st
         }
     };
     for (int64_t q = 0; q < length; ++q) add(q, q);
-    for (int64_t i = 1; i <= origin; ++i) add(source_of(-i, length, border), -i);
-    for (int64_t i = 0; i < after; ++i) add(source_of(length + i, length, border), length + i);
+    for (int64_t i = 1; i <= origin; ++i) add(border_position(-i, length, border), -i);
+    for (int64_t i = 0; i < after; ++i) add(border_position(length + i, length, border), length + i);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import operator
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property, lru_cache
@@ -43,6 +44,7 @@ WANG2003_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "window": ("gaussian", "uniform", "custom"),
+    "window_dtype": ("float64", "float32"),
     "border": ("valid", "zero", "reflect", "symmetric", "replicate"),
     "covariance": ("population", "sample"),
     "nonnegative": ("none", "channel"),
@@ -221,6 +223,9 @@ class SSIMSpec:
     taps : sequence of float, or sequence of sequences of float, optional
         The weights of a "custom" window: one window for all axes, or one per axis. They need not
         sum to 1.
+    window_dtype : {"float64", "float32"}
+        Precision in which the weights of a Gaussian or uniform window are computed. In float32 they
+        sum to 1 only within 1e-7, which moves the index by up to 1e-5 in flat, bright regions.
     border : {"valid", "zero", "reflect", "symmetric", "replicate"}
         "valid" keeps only positions whose window lies inside the image. The others keep all
         positions and surround the image with zeros, or with itself mirrored about the border pixel
@@ -285,6 +290,7 @@ class SSIMSpec:
     sigma: float | tuple[float, ...] = 1.5
     truncate: float | None = None
     taps: tuple[tuple[float, ...], ...] | None = None
+    window_dtype: str = "float64"
     border: str = "valid"
     crop: int | str = 0
     stride: int = 1
@@ -671,12 +677,19 @@ def _window(spec: SSIMSpec, axis: int) -> tuple[float, ...]:
     if spec.taps is not None:
         return cast("tuple[float, ...]", _axis_value(spec.taps, axis))
     size = _size(spec, axis)
+    rounded = _float32 if spec.window_dtype == "float32" else float
     if spec.window == "uniform":
-        return (1.0 / size,) * size
+        return (rounded(1.0 / size),) * size
     sigma = _axis_value(spec.sigma, axis)
-    weights = [math.exp(-((k - size // 2) ** 2) / (2.0 * sigma * sigma)) for k in range(size)]
-    total = math.fsum(weights)
-    return tuple(weight / total for weight in weights)
+    exponents = [-((k - size // 2) ** 2) / rounded(2.0 * sigma**2) for k in range(size)]
+    weights = [rounded(math.exp(rounded(exponent))) for exponent in exponents]
+    total = rounded(math.fsum(weights))
+    return tuple(rounded(weight / total) for weight in weights)
+
+
+def _float32(value: float) -> float:
+    """The nearest single-precision number."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def _border_and_crop(
@@ -772,8 +785,8 @@ def _downsampling(spec: SSIMSpec, spatial_shape: tuple[int, ...]) -> Pooling | N
 
 # --- Named conventions ----------------------------------------------------------------------------
 
-# Windows are computed in double precision. Implementations that compute theirs in float32 differ by
-# less than 1e-7 per tap.
+# Where an implementation computes its window in the precision of the images, or knows no images but
+# float32, the window here is the exact one.
 _MULTI_SCALE: dict[str, Any] = {"scale_weights": WANG2003_WEIGHTS}
 _SCIPY_GAUSSIAN: dict[str, Any] = {"window_size": None, "truncate": 3.5}
 _SCIKIT_IMAGE: dict[str, Any] = {"border": "symmetric", "crop": "window", "covariance": "sample"}
@@ -806,8 +819,9 @@ _CONVENTIONS: dict[str, dict[str, Any]] = {
     # The same with gaussian_weights=True and nothing else: scipy.ndimage's truncation, still sample
     # covariance. With use_sample_covariance=False it is "wang2004".
     "scikit-image-gaussian": {**_SCIKIT_IMAGE, **_SCIPY_GAUSSIAN},
-    # pytorch_msssim (1.0.0) ssim, ms_ssim: avg_pool2d(padding=size % 2) counts its zeros.
-    "pytorch-msssim": {**_MULTI_SCALE, "pooling": "zero"},
+    # pytorch_msssim (1.0.0) ssim, ms_ssim: the window is made in float32 even for float64 images;
+    # avg_pool2d(padding=size % 2) counts its zeros.
+    "pytorch-msssim": {**_MULTI_SCALE, "pooling": "zero", "window_dtype": "float32"},
     # torchmetrics >= 1.4.2: torch 'reflect' padding and no crop, except for the contrast-structure
     # maps of the multi-scale index.
     "torchmetrics": {**_TORCHMETRICS, "contrast_crop": "window"},

@@ -193,9 +193,8 @@ def _convention(spec: str | SSIMSpec, overrides: dict[str, Any]) -> SSIMSpec:
 
 
 def _range(x: Array, data_range: float | None, convention: SSIMSpec) -> float | None:
-    if data_range is None and convention.data_range is None:
-        return default_data_range(x)
-    return data_range
+    """The caller's range, else the dtype's; None leaves it to the convention."""
+    return default_data_range(x) if data_range is None else data_range
 
 
 def _evaluate(

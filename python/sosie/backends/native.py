@@ -45,7 +45,6 @@ def _plan(parameters: SSIMParameters, kind: str) -> _core.SSIMPlan:
         epsilon=p.epsilon,
         clamp_variance=p.clamp_variance,
         clamp_value=p.clamp_value,
-        center=p.center,
         data_range=p.data_range,
         kind=_KINDS[kind],
     )
