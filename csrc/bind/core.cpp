@@ -11,7 +11,18 @@ namespace {
 namespace py = pybind11;
 using Released = py::call_guard<py::gil_scoped_release>;
 
+// Where an array's memory begins, by the buffer protocol: a tenth of the time that building NumPy's
+// __array_interface__ takes, which a call on a small image would notice.
+std::uintptr_t address(const py::object& array) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(array.ptr(), &view, PyBUF_STRIDES) != 0) throw py::error_already_set();
+    const auto found = reinterpret_cast<std::uintptr_t>(view.buf);
+    PyBuffer_Release(&view);
+    return found;
+}
+
 void register_machine(py::module_& m) {
+    m.def("address", &address, py::arg("array"), "Address of the first element.");
     m.def("isa", [] { return std::string(sosie::active().name); }, "Instruction set in use.");
     m.def("compiled_isas", &sosie::compiled_isas, "Instruction sets built in, worst first.");
     m.def("supported_isas", &sosie::supported_isas, "Those of them that this machine runs.");

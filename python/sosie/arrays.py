@@ -13,8 +13,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sosie.threads import get_num_threads
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+_address: Callable[[Any], int]
+try:
+    from sosie._core import address as _address
+except ImportError:  # no compiled kernels, so nobody to hand an address to in a hurry
+
+    def _address(array: Any) -> int:
+        address: int = array.__array_interface__["data"][0]
+        return address
+
 
 __all__ = ["Adapter", "Argument", "Array", "adapter"]
 
@@ -68,13 +80,11 @@ class NumPyAdapter:
 
     def dtype(self, array: Array) -> str:
         """See :class:`Adapter`."""
-        name: str = array.dtype.name
-        return name
+        return _NUMPY_NAMES.get(array.dtype) or array.dtype.name
 
     def argument(self, array: Array) -> Argument:
         """See :class:`Adapter`."""
-        address: int = array.__array_interface__["data"][0]
-        return address, _NUMPY_CODES[array.dtype], array.strides, True
+        return _address(array), _NUMPY_CODES[array.dtype], array.strides, True
 
     def kernel_ready(self, array: Array) -> Array:
         """See :class:`Adapter`. Byte-swapped or misaligned memory is copied."""
@@ -105,12 +115,11 @@ class NumPyAdapter:
 
     def threads(self) -> int:
         """See :class:`Adapter`."""
-        from sosie.threads import get_num_threads
-
         return get_num_threads()
 
 
 _NUMPY_CODES = {np.dtype(name): code for name, code in CODES.items() if name != "bfloat16"}
+_NUMPY_NAMES = {dtype: dtype.name for dtype in _NUMPY_CODES} | {np.dtype(bool): "bool"}
 _NUMPY_CODES[np.dtype(bool)] = CODES["uint8"]
 
 
