@@ -16,15 +16,14 @@ import numpy as np
 from sosie.threads import get_num_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-_address: Callable[[Any], int]
 try:
     from sosie._core import address as _address
 except ImportError:  # no compiled kernels, so nobody to hand an address to in a hurry
 
-    def _address(array: Any) -> int:
-        address: int = array.__array_interface__["data"][0]
+    def _address(array: object) -> int:
+        address: int = np.asarray(array).__array_interface__["data"][0]
         return address
 
 

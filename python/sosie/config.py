@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from typing import Any
 
 from sosie.backends import available_backends, executor
@@ -80,5 +79,7 @@ def _instruction_sets() -> dict[str, Any]:
 
 
 def _version(library: str) -> str:
+    from importlib import metadata  # half of what importing sosie would take
+
     names = metadata.packages_distributions().get(library, [])
     return metadata.version(names[0]) if names else "not installed"

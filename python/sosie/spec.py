@@ -23,7 +23,7 @@ import operator
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, cast
 
 __all__ = [
@@ -134,12 +134,15 @@ class SSIMParameters:
             for size, (before, after) in zip(spatial_shape, self.crop, strict=True)
         )
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_encoded", self._encode())
+
     def encode(self) -> str:
         """Canonical text that :meth:`decode` turns back into equal parameters, bit for bit."""
-        return self._encoded
+        text: str = self.__dict__["_encoded"]
+        return text
 
-    @cached_property
-    def _encoded(self) -> str:
+    def _encode(self) -> str:
         numbers = (self.covariance_scale, self.c1, self.c2, self.epsilon)
         return "|".join(
             (

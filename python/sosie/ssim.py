@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sosie.arrays import Array, is_torch
+from sosie.backends import executor
 from sosie.images import Layout, check_pair, default_data_range, per_plane
 from sosie.scales import combine_scales, plan_scales
 from sosie.spec import SSIMSpec, ssim_spec
@@ -90,28 +92,12 @@ def ssim(
     >>> float(value), map.shape
     (1.0, (58, 58))
     """
-    check_pair(x, y)
-    layout = Layout(tuple(x.shape), spatial_dims, channel_axis)
-    reduce = per_plane(reduction)
-    convention = _convention(spec, spec_overrides)
-    planes_x, planes_y = layout.planes(x), layout.planes(y)
-    spatial = tuple(planes_x.shape[2:])
-    parameters = convention.resolve(spatial, _range(x, data_range, convention))
-    planes_mask = None if mask is None else layout.mask(mask, x)
-    pooling = convention.downsampling(spatial)
-    if pooling is not None:
-        if mask is not None:
-            raise ValueError(
-                f"expected no mask with a convention that downsamples (here by {pooling.factor})"
-            )
-        planes_x, planes_y = _pool(planes_x, pooling), _pool(planes_y, pooling)
-    values, similarity_map = _evaluate(
-        planes_x, planes_y, parameters, planes_mask, "ssim", return_map
-    )
-    if convention.nonnegative == "channel":
-        values = values.clip(0.0)
-    value = reduce(values)
-    return (value, layout.restore(similarity_map)) if return_map else value
+    if is_torch(x):
+        _torch_operators()
+    return _ssim(
+        x, y, data_range, spec, mask, reduction, return_map, channel_axis, spatial_dims,
+        spec_overrides,
+    )  # fmt: skip
 
 
 def ms_ssim(
@@ -166,18 +152,83 @@ def ms_ssim(
     >>> float(sosie.ms_ssim(x, x))
     1.0
     """
+    if is_torch(x):
+        _torch_operators()
+    return _ms_ssim(
+        x, y, data_range, spec, weights, reduction, channel_axis, spatial_dims, spec_overrides
+    )
+
+
+@cache
+def _torch_operators() -> Any:
+    """The torch side, imported when the first tensor comes.
+
+    The import also tells compilers to take the two functions below as they are.
+    """
+    from sosie.torch import ssim as operators
+
+    return operators
+
+
+def _ssim(
+    x: Array,
+    y: Array,
+    data_range: float | None,
+    spec: str | SSIMSpec,
+    mask: Array | None,
+    reduction: str,
+    return_map: bool,
+    channel_axis: int | None,
+    spatial_dims: int,
+    spec_overrides: dict[str, Any],
+) -> Any:
+    check_pair(x, y)
+    layout = Layout(tuple(x.shape), spatial_dims, channel_axis)
+    reduce = per_plane(reduction)
+    convention = _convention(spec, spec_overrides)
+    planes_x, planes_y = layout.planes(x), layout.planes(y)
+    spatial = tuple(planes_x.shape[2:])
+    parameters = _resolved(convention, x, spatial, data_range)
+    planes_mask = None if mask is None else layout.mask(mask, x)
+    pooling = None
+    if convention.downsample is not None:
+        pooling = convention.downsampling(tuple(map(int, spatial)))
+    if pooling is not None:
+        if mask is not None:
+            raise ValueError(
+                f"expected no mask with a convention that downsamples (here by {pooling.factor})"
+            )
+        planes_x, planes_y = _pool(planes_x, pooling), _pool(planes_y, pooling)
+    values, similarity_map = _evaluate(
+        planes_x, planes_y, parameters, planes_mask, "ssim", return_map
+    )
+    if convention.nonnegative == "channel":
+        values = values.clip(0.0)
+    value = reduce(values)
+    return (value, layout.restore(similarity_map)) if return_map else value
+
+
+def _ms_ssim(
+    x: Array,
+    y: Array,
+    data_range: float | None,
+    spec: str | SSIMSpec,
+    weights: Sequence[float] | None,
+    reduction: str,
+    channel_axis: int | None,
+    spatial_dims: int,
+    spec_overrides: dict[str, Any],
+) -> Any:
     check_pair(x, y)
     layout = Layout(tuple(x.shape), spatial_dims, channel_axis)
     if reduction == "channel":
         raise ValueError("expected a reduction out of 'mean', 'sum', 'none', got 'channel'")
     reduce = per_plane(reduction)
     if weights is not None:
-        spec_overrides["scale_weights"] = tuple(weights)
+        spec_overrides = spec_overrides | {"scale_weights": tuple(weights)}
     convention = _convention(spec, spec_overrides)
     planes_x, planes_y = layout.planes(x), layout.planes(y)
-    scales = plan_scales(
-        convention, tuple(planes_x.shape[2:]), _range(x, data_range, convention)
-    )
+    scales = plan_scales(convention, tuple(map(int, planes_x.shape[2:])), _range(x, data_range))
     values = []
     for scale in scales:
         kind = "ssim" if scale.pooling is None else "cs"
@@ -192,9 +243,20 @@ def _convention(spec: str | SSIMSpec, overrides: dict[str, Any]) -> SSIMSpec:
     return convention.replace(**overrides) if overrides else convention
 
 
-def _range(x: Array, data_range: float | None, convention: SSIMSpec) -> float | None:
+def _range(x: Array, data_range: float | None) -> float | None:
     """The caller's range, else the dtype's; None leaves it to the convention."""
     return default_data_range(x) if data_range is None else data_range
+
+
+def _resolved(
+    convention: SSIMSpec, x: Array, spatial: tuple[int, ...], data_range: float | None
+) -> SSIMParameters:
+    if is_torch(x):
+        parameters: SSIMParameters = _torch_operators().resolved(
+            convention, spatial, _range(x, data_range)
+        )
+        return parameters
+    return convention.resolve(spatial, _range(x, data_range))
 
 
 def _evaluate(
@@ -207,14 +269,11 @@ def _evaluate(
 ) -> tuple[Any, Any]:
     """Values ``(N, C)`` and, if wanted, the map."""
     if not is_torch(x):
-        from sosie.backends import executor
-
         result: tuple[Any, Any] = executor(x).ssim_forward(
             x, y, parameters, mask=mask, kind=kind, return_map=return_map
         )
         return result
-    from sosie.torch import ssim as operators
-
+    operators = _torch_operators()
     values = operators.values(x, y, parameters, mask, kind)
     if not return_map:
         return values, None
@@ -223,9 +282,5 @@ def _evaluate(
 
 def _pool(x: Array, pooling: Pooling) -> Array:
     if is_torch(x):
-        from sosie.torch import ssim as operators
-
-        return operators.downsample(x, *pooling)
-    from sosie.backends import executor
-
+        return _torch_operators().downsample(x, *pooling)
     return executor(x).downsample_forward(x, *pooling)

@@ -89,4 +89,6 @@ def _available_processors() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
         return processors
-    return processors if quota == "max" else max(1, min(processors, math.ceil(int(quota) / int(period))))
+    if quota == "max":
+        return processors
+    return max(1, min(processors, math.ceil(int(quota) / int(period))))

@@ -2,9 +2,9 @@
 """Which executor computes.
 
 An executor is a module with the functions of every family it serves, all with the same signatures:
-``native`` (compiled kernels), ``numba`` (the same streams of rows, compiled at run time) and
-``reference`` (float64 NumPy, the specification). For arrays in host memory the first of them that is
-available is used, unless ``SOSIE_BACKEND`` or :func:`use_backend` names another.
+``native`` (compiled kernels), ``numba`` (the same, compiled at run time) and ``reference`` (float64
+NumPy, the specification). For arrays in host memory the first of them that is available is used,
+unless ``SOSIE_BACKEND`` or :func:`use_backend` names another.
 """
 
 from __future__ import annotations
@@ -116,6 +116,6 @@ def _default_executor() -> Any:
     global _default  # noqa: PLW0603
     if _default is None:
         named = os.environ.get("SOSIE_BACKEND")
-        first = named or next(name for name, needs in _HOST.items() if _reason(needs) == "available")
-        _default = _load(first)
+        usable = (name for name, needs in _HOST.items() if _reason(needs) == "available")
+        _default = _load(named or next(usable))
     return _default

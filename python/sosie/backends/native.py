@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled CPU kernels, for NumPy arrays and torch tensors in host memory.
 
-These functions trust their arguments: shapes, dtypes and parameters were checked by the public ones.
+These functions trust their arguments; the public ones have checked them.
 """
 
 from __future__ import annotations
@@ -141,8 +141,9 @@ def ssim_loss(
     l1_weights = np.empty(shape[:2])
     l1_weights[...] = l1_weight / planes / _pixels(library, shape, mask)
     return _gradients(
-        library, x, y, parameters, "ssim", upstream, False, mask, l1_weights, need_x, need_y, threads
-    )
+        library, x, y, parameters, "ssim", upstream, False, mask, l1_weights,
+        need_x, need_y, threads,
+    )  # fmt: skip
 
 
 def _gradients(
@@ -170,7 +171,7 @@ def _gradients(
     if not is_map:
         upstream = upstream.reshape(upstream.shape + (1,) * (len(shape) - 2))
     argument = library.argument
-    # The kernel gives the first image's gradient, or both: where only y wants one, they trade places.
+    # The kernel gives the first image's gradient, or both: for y's alone they trade places.
     first, second = (x, y) if need_x else (y, x)
     outputs = (grad_x, grad_y) if need_x else (grad_y, None)
     address, code, strides, in_bytes = _NUMPY_ARGUMENT(upstream)
@@ -203,11 +204,15 @@ def _positions(
     """How many positions each plane's mean is over: a number, or ``(N, C)`` under a mask."""
     if mask is None:
         return max(float(np.prod(parameters.map_shape(shape[2:]), dtype=float)), 1.0)
-    centres = tuple(
-        slice(before, size - after, parameters.stride)
-        for size, (before, after) in zip(shape[2:], parameters.crop, strict=True)
+    centres: Any = (
+        slice(None),
+        slice(None),
+        *(
+            slice(before, size - after, parameters.stride)
+            for size, (before, after) in zip(shape[2:], parameters.crop, strict=True)
+        ),
     )
-    return _count(library.to_numpy(library.as_mask(mask, shape))[(..., *centres)])
+    return _count(library.to_numpy(library.as_mask(mask, shape))[centres])
 
 
 def _pixels(library: Adapter, shape: tuple[int, ...], mask: Array | None) -> Any:

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The torch side of sosie: registered operators (``torch.ops.sosie.*``) and their derivatives.
 
-Importing this package imports torch and registers the operators. The public functions of ``sosie``
-come here when they are given torch tensors; nothing else needs to.
+Importing this package imports torch, registers the operators, and tells ``torch.compile`` to put
+`sosie.ssim` and `sosie.ms_ssim` into its graphs as they are: their Python code resolves
+conventions, which touches no tensor and is evaluated once per graph.
 """
 
 from __future__ import annotations
 
-from sosie.torch import _tracing as _tracing
-from sosie.torch import ssim
+import torch
 
-__all__ = ["ssim"]
+from sosie.ssim import _ms_ssim, _ssim
+from sosie.torch import composite, ssim
+
+__all__ = ["composite", "ssim"]
+
+torch.compiler.allow_in_graph((_ssim, _ms_ssim))

@@ -33,10 +33,10 @@ def map_into_batch(
     ]
     results = call(*folded)
     if isinstance(results, Tensor):
-        return results.unflatten(0, (info.batch_size, shape[0])), 0
+        return _unfolded(results, info.batch_size), 0
     out_dims = tuple(0 if result.ndim > 1 else None for result in results)
     return tuple(
-        result if dim is None else result.unflatten(0, (info.batch_size, shape[0]))
+        result if dim is None else _unfolded(result, info.batch_size)
         for result, dim in zip(results, out_dims, strict=True)
     ), out_dims
 
@@ -56,6 +56,10 @@ def map_one_by_one(
     ]
     stacked = tuple(torch.stack(result) for result in zip(*results, strict=True))
     return stacked, (0,) * len(stacked)
+
+
+def _unfolded(tensor: Tensor, batch_size: int) -> Tensor:
+    return tensor.reshape(batch_size, tensor.shape[0] // batch_size, *tensor.shape[1:])
 
 
 def _folded(tensor: Tensor, dim: int | None, batch_size: int, shape: list[int]) -> Tensor:

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration of operators with torch, one table row each.
 
-Every operator exists twice. The *raw* operator, ``torch.ops.sosie.<name>``, is what compilers,
-exporters and profilers see: schema, kernels per device, a fake kernel (shapes, types and strides
-without data), a derivative and a batching rule. In front of it stands a ``torch.autograd.Function``
-made from the same row, because the derivative attached to a raw operator does not work under
-``torch.func`` and costs more per call. Compilers are given the raw operator: they trace its
-derivative, but are known to drop that of an autograd function under ``torch.func.grad`` and to
-refuse one that is called with the same tensor twice.
+A row makes three callables out of the same derivative:
+
+- the *raw* operator, ``torch.ops.sosie.<name>``, which compilers, exporters and profilers see, with
+  schema, kernels per device, a fake kernel (shapes, types and strides without data), a derivative
+  and a batching rule. Dynamo is given this one: it traces its derivative, but is known to drop that
+  of an autograd function under ``torch.func.grad``, and to refuse one that is called with the same
+  tensor twice;
+- an autograd function in the form that ``torch.func`` demands (``forward`` without context), which
+  the derivative of a raw operator does not satisfy;
+- an autograd function in the older form, for everyone else: a call through either of the others
+  costs several times the kernel of a small image.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ class Operator:
         operations and registered operators only, so that it can be traced and differentiated again.
     vmap : callable
         ``vmap(call, info, in_dims, *arguments) -> (results, out_dims)``, where ``call`` is the
-        operator itself.
+        operator without the mapped axis.
     cuda : callable, optional
         Kernel for CUDA tensors. Without one such a call raises NotImplementedError.
     """
@@ -74,19 +78,26 @@ def register(operator: Operator) -> Callable[..., Any]:
         qualified_name, operator.backward, setup_context=operator.setup_context, lib=_library
     )
     raw = getattr(getattr(torch.ops, _NAMESPACE), operator.name).default
-
-    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        return operator.vmap(call, info, in_dims, *arguments)
-
     if hasattr(torch.library, "register_vmap"):  # torch 2.5
+
+        def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+            return operator.vmap(raw, info, in_dims, *arguments)
+
         torch.library.register_vmap(qualified_name, vmap, lib=_library)
-    function = _front(operator, raw, vmap)
+    transformable = _transformable_function(operator, raw)
+    recording = _recording_function(operator, raw)
 
     def call(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return raw(*arguments)
-        if _may_need_gradient(arguments):
-            return function.apply(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            return transformable.apply(*arguments)
+        if torch.is_grad_enabled() and any(
+            argument.requires_grad for argument in arguments if isinstance(argument, torch.Tensor)
+        ):
+            return recording.apply(*arguments)
+        if _nobody_watches(arguments):
+            return operator.cpu(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return raw(*arguments)
 
@@ -94,14 +105,29 @@ def register(operator: Operator) -> Callable[..., Any]:
     return call
 
 
-def _front(
-    operator: Operator, raw: Callable[..., Any], vmap: Callable[..., Any]
-) -> type[torch.autograd.Function]:
-    """The autograd function in the form ``torch.func`` asks for (``forward`` without context)."""
+def _nobody_watches(arguments: tuple[Any, ...]) -> bool:
+    """Whether torch's dispatcher could only do one thing with this call: run the CPU kernel.
 
+    Going through it takes a Python kernel 10 microseconds, a third of what a small image takes in all.
+    """
+    return (
+        torch._C._len_torch_dispatch_stack() == 0
+        and not torch.autograd._profiler_enabled()
+        and all(
+            type(argument) is torch.Tensor and argument.is_cpu
+            for argument in arguments
+            if isinstance(argument, torch.Tensor)
+        )
+    )
+
+
+def _transformable_function(operator: Operator, raw: Callable[..., Any]) -> Any:
     def forward(*arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return raw(*arguments)
+
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return operator.vmap(transformable.apply, info, in_dims, *arguments)
 
     members = {
         "forward": forward,
@@ -109,18 +135,25 @@ def _front(
         "backward": operator.backward,
         "vmap": vmap,
     }
+    transformable: Any = _function(operator, members)
+    return transformable
+
+
+def _recording_function(operator: Operator, raw: Callable[..., Any]) -> Any:
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            results = raw(*arguments)
+        operator.setup_context(ctx, arguments, results)
+        return results
+
+    return _function(operator, {"forward": forward, "backward": operator.backward})
+
+
+def _function(operator: Operator, members: dict[str, Callable[..., Any]]) -> Any:
     return type(
         f"{operator.name}_function",
         (torch.autograd.Function,),
         {name: staticmethod(member) for name, member in members.items()},
-    )
-
-
-def _may_need_gradient(arguments: tuple[Any, ...]) -> bool:
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return torch.is_grad_enabled() and any(
-        argument.requires_grad for argument in arguments if isinstance(argument, torch.Tensor)
     )
 
 

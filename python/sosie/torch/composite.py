@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SSIM composed of plain torch operations: the literal definition, differentiable any number of times.
+"""SSIM composed of plain torch operations: the literal definition, differentiable to any order.
 
-Three readers use it: the operators, for second derivatives (their first ones are fused kernels); the
-benchmarks and the demo, as "the same loss composed of plain torch ops"; and anyone who wants the
-formula in torch. It runs on every device, under ``torch.func`` and under ``torch.compile``, and it
+Three readers use it: the operators, for second derivatives (their first ones are fused kernels);
+the benchmarks and the demo, as "the same loss composed of plain torch ops"; and anyone who wants
+the formula in torch. It runs on every device, under ``torch.func`` and under ``torch.compile``, and
 holds about a dozen image-sized temporaries where the fused kernels hold none.
 
-Shapes: images are ``(N, C, *spatial)``, maps ``(N, C, *map)``, values ``(N, C)``; half precision and
-integer images are computed in float32.
+Shapes: images are ``(N, C, *spatial)``, maps ``(N, C, *map)``, values ``(N, C)``. Half precision
+and integer images are computed in float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sosie.spec import SSIMParameters
 
-__all__ = ["mean_over_map", "ssim", "ssim_loss", "ssim_map"]
+__all__ = ["absolute_error", "mean_over_map", "ssim", "ssim_loss", "ssim_map"]
 
 
 def ssim(
@@ -65,16 +65,16 @@ def ssim_map(
     center = parameters.center
     x, y = x.to(dtype) - center, y.to(dtype) - center
     if mask is None:
-        samples = _windowed_samples(x, -center, parameters), _windowed_samples(y, -center, parameters)
+        x, y = (_windowed_samples(image, -center, parameters) for image in (x, y))
         weights = None
     else:
-        mask = _with_all_axes(mask, x)
+        mask = _with_all_axes(mask, x.shape[2:])
         # Chosen, not multiplied: an invalid pixel may hold NaN, and 0 * NaN is NaN.
-        samples = tuple(
+        x, y = (
             _windowed_samples(torch.where(mask, image, 0.0), 0.0, parameters) for image in (x, y)
         )
         weights = _filtered(_windowed_samples(mask.to(dtype), 0.0, parameters), parameters)
-    moments = _moments(*samples, weights, parameters)
+    moments = _moments(x, y, weights, parameters)
     result = _index(*moments, parameters, kind)
     if parameters.clamp_value is not None:
         result = result.clamp(*parameters.clamp_value)
@@ -85,7 +85,7 @@ def mean_over_map(
     ssim_map: Tensor,
     parameters: SSIMParameters,
     mask: Tensor | None,
-    spatial_shape: torch.Size | tuple[int, ...],
+    spatial_shape: tuple[int, ...],
 ) -> Tensor:
     """Average a map ``(N, C, *map)`` over the positions whose centre pixel is valid: ``(N, C)``.
 
@@ -94,7 +94,7 @@ def mean_over_map(
     axes = tuple(range(2, ssim_map.ndim))
     if mask is None:
         return ssim_map.mean(dim=axes)
-    mask = mask.expand(torch.broadcast_shapes(mask.shape, (1, 1, *spatial_shape)))
+    mask = _with_all_axes(mask, spatial_shape)
     for axis, (before, after) in zip(axes, parameters.crop, strict=True):
         mask = mask.narrow(axis, before, mask.shape[axis] - before - after)
         mask = mask[(slice(None),) * axis + (slice(None, None, parameters.stride),)]
@@ -126,18 +126,19 @@ def absolute_error(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     axes = tuple(range(2, x.ndim))
     if mask is None:
         return (x.to(dtype) - y.to(dtype)).abs().mean(dim=axes)
-    mask = _with_all_axes(mask, x)
+    mask = _with_all_axes(mask, x.shape[2:])
     x, y = (torch.where(mask, image.to(dtype), 0.0) for image in (x, y))
     return (x - y).abs().sum(dim=axes) / mask.sum(dim=axes)
 
 
-def _with_all_axes(mask: Tensor, image: Tensor) -> Tensor:
-    """Expand the mask over the image's spatial axes; axes N and C keep length 1 where they may."""
-    return mask.expand(torch.broadcast_shapes(mask.shape, (1, 1, *image.shape[2:])))
+def _with_all_axes(mask: Tensor, spatial_shape: tuple[int, ...]) -> Tensor:
+    """Expand the mask over the spatial axes; axes N and C keep length 1 where they may."""
+    shape = torch.broadcast_shapes(mask.shape, (1, 1, *spatial_shape))
+    return mask.expand(shape)
 
 
 def _windowed_samples(planes: Tensor, outside: float, parameters: SSIMParameters) -> Tensor:
-    """Extend (or cut) each spatial axis to the samples that the windows of the cropped map cover."""
+    """Extend or cut each spatial axis to the samples that the windows of the cropped map cover."""
     margins = [
         ((len(taps) - 1) // 2 - before, len(taps) // 2 - after)
         for taps, (before, after) in zip(parameters.taps, parameters.crop, strict=True)
@@ -179,7 +180,7 @@ def _filtered(planes: Tensor, parameters: SSIMParameters) -> Tensor:
             shape[axis], stride[axis] = len(taps), parameters.stride
             window = torch.tensor(taps, dtype=planes.dtype, device=planes.device)
             planes = convolution(planes, window.view(1, 1, *shape), stride=stride)
-    return planes.squeeze(1).unflatten(0, lead)
+    return planes.reshape(*lead, *planes.shape[2:])
 
 
 def _moments(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators of the SSIM family for torch tensors.
 
-Images are ``(N, C, *spatial)`` with two or three spatial axes, any strides, equal shapes and dtypes;
-half precision and integer images are computed in float32. Results are float64 for float64 images,
-else float32. Everything is differentiable in both images, any number of times: first derivatives are
-fused kernels, higher ones go through `sosie.torch.composite`.
+Images are ``(N, C, *spatial)`` with two or three spatial axes, any strides, of equal shapes and
+dtypes. Half precision and integer images are computed in float32; results are float64 for float64
+images, else float32. Everything is differentiable in both images, any number of times: first
+derivatives are fused kernels, higher ones go through `sosie.torch.composite`.
 
 The functions here trust their arguments; `sosie.ssim` and its relatives check them.
 """
@@ -18,12 +18,40 @@ import torch
 from torch import Tensor
 
 from sosie.backends import executor
-from sosie.spec import SSIMParameters
+from sosie.spec import SSIMParameters, SSIMSpec
 from sosie.torch import composite
 from sosie.torch._batching import map_into_batch, map_one_by_one
 from sosie.torch._register import Operator, register
 
-__all__ = ["downsample", "loss", "similarity_map", "values"]
+__all__ = ["downsample", "loss", "resolved", "similarity_map", "values"]
+
+#: An image size that every window and crop fits.
+_AMPLE = 1 << 16
+
+
+def resolved(
+    spec: SSIMSpec, spatial_shape: Sequence[int], data_range: float | None
+) -> SSIMParameters:
+    """Parameters of a convention, as from `SSIMSpec.resolve`, for symbolic sizes too.
+
+    A compiler that traces for all image sizes at once has symbols in their place. The parameters of
+    a convention that does not downsample are the same for all; only the checks need the sizes, and
+    what they compare becomes a condition for using the compiled code.
+    """
+    if spec.downsample is not None or not any(
+        isinstance(size, torch.SymInt) for size in spatial_shape
+    ):
+        return spec.resolve(tuple(map(int, spatial_shape)), data_range)
+    parameters = spec.resolve((_AMPLE,) * len(spatial_shape), data_range)
+    for size, window, (before, after) in zip(
+        spatial_shape, parameters.taps, parameters.crop, strict=True
+    ):
+        if size < max(len(window), before + after + 1):
+            raise ValueError(
+                f"expected images of at least {max(len(window), before + after + 1)} pixels along "
+                f"each axis, got spatial sizes {tuple(spatial_shape)}"
+            )
+    return parameters
 
 
 def values(
@@ -57,7 +85,7 @@ def similarity_map(
     mask: Tensor | None = None,
     kind: str = "ssim",
 ) -> Tensor:
-    """Structural similarity at every position, shape ``(N, C, *map)``; arguments as for `values`."""
+    """Structural similarity at every position, ``(N, C, *map)``; arguments as for `values`."""
     result: Tensor = _ssim_map(x, y, mask, parameters.encode(), kind)
     return result
 
@@ -72,8 +100,8 @@ def loss(
 ) -> Tensor:
     """``ssim_weight * (1 - SSIM) + l1_weight * mean |x - y|``, averaged over images and channels.
 
-    Where a gradient will be needed it is computed in the same pass over the images, and the backward
-    pass only scales it. Arguments as for `values`; returns a scalar tensor.
+    Where a gradient will be needed it is computed in the same pass over the images, and the
+    backward pass only scales it. Arguments as for `values`; returns a scalar tensor.
     """
     need_x, need_y = _gradients_to_expect(x, y)
     if x.dtype == torch.float16 and (need_x or need_y):
@@ -122,6 +150,7 @@ def _gradients_to_expect(x: Tensor, y: Tensor) -> tuple[bool, bool]:
 
 
 def _ssim_cpu(x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str) -> Tensor:
+    result: Tensor
     result, _ = executor(x).ssim_forward(
         x, y, SSIMParameters.decode(parameters), mask=mask, kind=kind
     )
@@ -133,6 +162,7 @@ def _ssim_fake(x: Tensor, *_: Any) -> Tensor:
 
 
 def _ssim_map_cpu(x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str) -> Tensor:
+    result: Tensor
     _, result = executor(x).ssim_forward(
         x, y, SSIMParameters.decode(parameters), mask=mask, kind=kind, return_map=True
     )
@@ -154,9 +184,7 @@ def _save_images(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noq
 def _ssim_derivative(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     x, y, mask = ctx.saved_tensors
     need_x, need_y = ctx.needs_input_grad[:2]
-    grad_x, grad_y = _ssim_backward(
-        x, y, mask, upstream, ctx.parameters, ctx.kind, need_x, need_y
-    )
+    grad_x, grad_y = _ssim_backward(x, y, mask, upstream, ctx.parameters, ctx.kind, need_x, need_y)
     return grad_x if need_x else None, grad_y if need_y else None, None, None, None
 
 
@@ -269,18 +297,28 @@ def _ssim_loss_cpu(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    similarity, absolute_error, grad_x, grad_y = executor(x).ssim_loss(
-        x,
-        y,
-        SSIMParameters.decode(parameters),
-        ssim_weight=ssim_weight,
-        l1_weight=l1_weight,
-        mask=mask,
-        need_x=need_x,
-        need_y=need_y,
-    )
-    result = (ssim_weight * (1.0 - similarity) + l1_weight * absolute_error).mean()
-    return result.to(_computed_dtype(x)), _or_empty(grad_x, x), _or_empty(grad_y, y)
+    decoded = SSIMParameters.decode(parameters)
+    absolute_error = grad_x = grad_y = None
+    if need_x or need_y:
+        similarity, absolute_error, grad_x, grad_y = executor(x).ssim_loss(
+            x,
+            y,
+            decoded,
+            ssim_weight=ssim_weight,
+            l1_weight=l1_weight,
+            mask=mask,
+            need_x=need_x,
+            need_y=need_y,
+        )
+    else:
+        similarity, _ = executor(x).ssim_forward(x, y, decoded, mask=mask)
+    value = ssim_weight * (1.0 - similarity.mean().item())
+    if l1_weight != 0.0:
+        if absolute_error is None:
+            absolute_error = composite.absolute_error(x, y, mask)
+        value += l1_weight * absolute_error.mean().item()
+    result = torch.tensor(value, dtype=_computed_dtype(x))
+    return result, _or_empty(grad_x, x), _or_empty(grad_y, y)
 
 
 def _ssim_loss_fake(
@@ -329,14 +367,12 @@ def _is_plain_one(upstream: Tensor) -> bool:
 
     Then the gradient of the forward pass is handed on as it is, which saves a pass over the image.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and type(upstream) is Tensor
-        and upstream.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch._C._are_functorch_transforms_active()
-        and upstream.item() == 1.0
-    )
+    if torch.is_grad_enabled() or type(upstream) is not Tensor or upstream.device.type != "cpu":
+        return False
+    try:
+        return upstream.item() == 1.0
+    except RuntimeError:  # it stands for a whole batch of upstream gradients
+        return False
 
 
 _ssim_loss = register(
@@ -409,7 +445,8 @@ def _pairs(padding: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _downsample_cpu(x: Tensor, factor: int, padding: list[int], border: str) -> Tensor:
-    return executor(x).downsample_forward(x, factor, _pairs(padding), border)
+    result: Tensor = executor(x).downsample_forward(x, factor, _pairs(padding), border)
+    return result
 
 
 def _downsample_fake(x: Tensor, factor: int, padding: list[int], _border: str) -> Tensor:
@@ -435,9 +472,10 @@ def _downsample_derivative(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, .
 def _downsample_backward_cpu(
     grad: Tensor, input_shape: list[int], factor: int, padding: list[int], border: str
 ) -> Tensor:
-    return executor(grad).downsample_backward(
+    result: Tensor = executor(grad).downsample_backward(
         grad, tuple(input_shape), factor, _pairs(padding), border
     )
+    return result
 
 
 def _downsample_backward_fake(grad: Tensor, input_shape: list[int], *_: Any) -> Tensor:
@@ -514,10 +552,9 @@ def _pull_back_gradient(
     """
 
     def gradient(x: Tensor, y: Tensor, upstream: Tensor) -> Any:
-        _, pull_back = torch.func.vjp(function, x, y)
-        return pull_back(upstream)
+        return torch.func.vjp(function, x, y)[1](upstream)
 
-    _, pull_back = torch.func.vjp(gradient, x, y, upstream)
+    pull_back = torch.func.vjp(gradient, x, y, upstream)[1]
     result: tuple[Tensor, Tensor, Tensor] = pull_back(
         (
             cotangent_x if cotangent_x.ndim == x.ndim else torch.zeros_like(x),

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
+
+from sosie.arrays import Argument
+
+class SSIMPlan:
+    def __init__(
+        self,
+        taps: Sequence[Sequence[float]],
+        border: int,
+        crop: Sequence[tuple[int, int]],
+        stride: int,
+        covariance_scale: float,
+        c1: float,
+        c2: float,
+        epsilon: float,
+        clamp_variance: bool,
+        clamp_value: tuple[float, float] | None,
+        data_range: float,
+        kind: int,
+    ) -> None: ...
+    def forward(
+        self,
+        shape: tuple[int, ...],
+        x: Argument,
+        y: Argument,
+        mask: Argument | None,
+        map: Argument | None,
+        values: int,
+        threads: int,
+    ) -> None: ...
+    def backward(
+        self,
+        shape: tuple[int, ...],
+        x: Argument,
+        y: Argument,
+        mask: Argument | None,
+        upstream: Argument,
+        upstream_is_map: bool,
+        grad_x: Argument,
+        grad_y: Argument | None,
+        l1_weights: int,
+        values: int,
+        l1: int,
+        threads: int,
+    ) -> None: ...
+
+def compiled_isas() -> list[str]: ...
+def downsample_backward(
+    shape: tuple[int, ...],
+    reduced_shape: tuple[int, ...],
+    factor: int,
+    padding: Sequence[tuple[int, int]],
+    border: int,
+    full: Argument,
+    reduced: Argument,
+    threads: int,
+) -> None: ...
+def downsample_forward(
+    shape: tuple[int, ...],
+    reduced_shape: tuple[int, ...],
+    factor: int,
+    padding: Sequence[tuple[int, int]],
+    border: int,
+    full: Argument,
+    reduced: Argument,
+    threads: int,
+) -> None: ...
+def fma_peak(iterations: int) -> float: ...
+def has_team() -> bool: ...
+def address(array: object) -> int: ...
+def isa() -> str: ...
+def lanes() -> int: ...
+def read_peak(address: int, count: int) -> float: ...
+def select_isa(name: str) -> None: ...
+def supported_isas() -> list[str]: ...
+def use_team(address: int) -> None: ...

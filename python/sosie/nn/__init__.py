@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Similarity as ``torch.nn`` modules. torch is imported when one of them is first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sosie.nn.losses import L1SSIMLoss, MSSSIMLoss, SSIMLoss
+
+__all__ = ["L1SSIMLoss", "MSSSIMLoss", "SSIMLoss"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("sosie.nn.losses"), name)
+    raise AttributeError(f"module 'sosie.nn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
