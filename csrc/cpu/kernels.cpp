@@ -7,6 +7,7 @@
 
 #include "downsample-inl.hpp"
 #include "peaks-inl.hpp"
+#include "ssim-backward-inl.hpp"
 #include "ssim-inl.hpp"
 #include "ssim-volume-inl.hpp"
 

@@ -8,7 +8,7 @@
 // workspace of three (two gradients: four) volumes, then gathered by the adjoint filters; a tile
 // that streamed both stages at once would recompute most of its volume.
 #pragma once
-#include "ssim-inl.hpp"
+#include "ssim-backward-inl.hpp"
 
 namespace {
 
