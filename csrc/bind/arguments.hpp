@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Python arguments to the kernels' structs. An array arrives as (address, dtype code, strides,
-// strides are in bytes); shapes and strides have four axes (batch, channels, height, width) or five,
-// with depth in the middle.
+// strides are in bytes); shapes and strides have four axes (batch, channels, height, width) or
+// five, with depth in the middle.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -50,7 +50,9 @@ inline Array array_argument(const py::handle& argument) {
     return array;
 }
 
-inline double* values_argument(std::uintptr_t address) { return reinterpret_cast<double*>(address); }
+inline double* values_argument(std::uintptr_t address) {
+    return reinterpret_cast<double*>(address);
+}
 
 void register_ssim(py::module_& module);
 

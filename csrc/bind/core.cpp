@@ -26,24 +26,29 @@ void register_machine(py::module_& m) {
     m.def("isa", [] { return std::string(sosie::active().name); }, "Instruction set in use.");
     m.def("compiled_isas", &sosie::compiled_isas, "Instruction sets built in, worst first.");
     m.def("supported_isas", &sosie::supported_isas, "Those of them that this machine runs.");
-    m.def("select_isa", &sosie::select, py::arg("name"), "Use another instruction set from now on.");
+    m.def("select_isa", &sosie::select, py::arg("name"),
+          "Use another instruction set from now on.");
     m.def("lanes", [] { return sosie::active().lanes_f32; }, "float32 numbers per vector.");
-    m.def("use_team",
-          [](std::uintptr_t address) { sosie::use_team(reinterpret_cast<sosie::Team>(address)); },
-          py::arg("address"), "Run on the threads of `_openmp.team()` instead of our own.");
+    m.def(
+        "use_team",
+        [](std::uintptr_t address) { sosie::use_team(reinterpret_cast<sosie::Team>(address)); },
+        py::arg("address"), "Run on the threads of `_openmp.team()` instead of our own.");
     m.def("has_team", &sosie::has_team, "Whether such threads are in use.");
-    m.def("fma_peak", [](int64_t iterations) { return sosie::active().fma_peak(iterations); },
-          py::arg("iterations"), Released(), "Multiply and add in registers; operations done.");
-    m.def("read_peak",
-          [](std::uintptr_t address, int64_t count) {
-              return sosie::active().read_peak(reinterpret_cast<const float*>(address), count);
-          },
-          py::arg("address"), py::arg("count"), Released(), "Sum of float32 numbers, read once.");
+    m.def(
+        "fma_peak", [](int64_t iterations) { return sosie::active().fma_peak(iterations); },
+        py::arg("iterations"), Released(), "Multiply and add in registers; operations done.");
+    m.def(
+        "read_peak",
+        [](std::uintptr_t address, int64_t count) {
+            return sosie::active().read_peak(reinterpret_cast<const float*>(address), count);
+        },
+        py::arg("address"), py::arg("count"), Released(), "Sum of float32 numbers, read once.");
 }
 
 }  // namespace
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used(), py::multiple_interpreters::per_interpreter_gil()) {
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
+                py::multiple_interpreters::per_interpreter_gil()) {
     m.doc() = "Compiled kernels. Addresses, sizes, strides; no array library.";
     register_machine(m);
     sosie::register_ssim(m);

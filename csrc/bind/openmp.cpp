@@ -16,6 +16,7 @@ void team(int threads, void (*member)(void* context), void* context) {
 }  // namespace
 
 PYBIND11_MODULE(_openmp, m, pybind11::mod_gil_not_used()) {
-    m.def("team", [] { return reinterpret_cast<std::uintptr_t>(&team); },
-          "Address of the function that `_core.use_team` takes.");
+    m.def(
+        "team", [] { return reinterpret_cast<std::uintptr_t>(&team); },
+        "Address of the function that `_core.use_team` takes.");
 }

@@ -18,10 +18,10 @@ namespace {
 // The parameters of a similarity, translated once and used for many calls.
 class SSIMPlan {
   public:
-    SSIMPlan(std::vector<std::vector<double>> taps, int border, std::vector<std::pair<int, int>> crop,
-             int stride, double covariance_scale, double c1, double c2, double epsilon,
-             bool clamp_variance, std::optional<std::pair<double, double>> clamp_value, double data_range,
-             int kind)
+    SSIMPlan(std::vector<std::vector<double>> taps, int border,
+             std::vector<std::pair<int, int>> crop, int stride, double covariance_scale, double c1,
+             double c2, double epsilon, bool clamp_variance,
+             std::optional<std::pair<double, double>> clamp_value, double data_range, int kind)
         : taps_(std::move(taps)) {
         if (taps_.size() == 2) {
             taps_.insert(taps_.begin(), {1.0});
@@ -31,8 +31,14 @@ class SSIMPlan {
         for (size_t axis = 0; axis < 3; ++axis) {
             problem_.window_sum *= normalise(taps_.at(axis));
             const int size = int(taps_.at(axis).size());
-            problem_.windows[axis] = {taps_[axis].data(), size, (size - 1) / 2, crop.at(axis).first,
-                                      crop[axis].second, nullptr, 0, 0};
+            problem_.windows[axis] = {taps_[axis].data(),
+                                      size,
+                                      (size - 1) / 2,
+                                      crop.at(axis).first,
+                                      crop[axis].second,
+                                      nullptr,
+                                      0,
+                                      0};
         }
         problem_.border = Border(border);
         problem_.kind = Kind(kind);
@@ -52,19 +58,24 @@ class SSIMPlan {
     }
     SSIMPlan(const SSIMPlan&) = delete;  // windows point into taps_
 
-    void forward(const py::tuple& shape, const py::tuple& x, const py::tuple& y, const py::object& mask,
-                 const py::object& map, std::uintptr_t values, int threads) const {
+    void forward(const py::tuple& shape, const py::tuple& x, const py::tuple& y,
+                 const py::object& mask, const py::object& map, std::uintptr_t values,
+                 int threads) const {
         const SSIMForward call{problem(shape, x, y, mask), array_argument(map)};
         const py::gil_scoped_release released;
         ssim_forward(call, values_argument(values), threads);
     }
 
-    void backward(const py::tuple& shape, const py::tuple& x, const py::tuple& y, const py::object& mask,
-                  const py::tuple& upstream, bool upstream_is_map, const py::tuple& grad_x,
-                  const py::object& grad_y, std::uintptr_t l1_weights, std::uintptr_t values,
-                  std::uintptr_t l1, int threads) const {
-        const SSIMBackward call{problem(shape, x, y, mask), array_argument(upstream), upstream_is_map,
-                                array_argument(grad_x),     array_argument(grad_y),   values_argument(l1_weights),
+    void backward(const py::tuple& shape, const py::tuple& x, const py::tuple& y,
+                  const py::object& mask, const py::tuple& upstream, bool upstream_is_map,
+                  const py::tuple& grad_x, const py::object& grad_y, std::uintptr_t l1_weights,
+                  std::uintptr_t values, std::uintptr_t l1, int threads) const {
+        const SSIMBackward call{problem(shape, x, y, mask),
+                                array_argument(upstream),
+                                upstream_is_map,
+                                array_argument(grad_x),
+                                array_argument(grad_y),
+                                values_argument(l1_weights),
                                 nullptr};
         const py::gil_scoped_release released;
         ssim_backward(call, values_argument(values), values_argument(l1), threads);
@@ -117,7 +128,8 @@ template <void (*Run)(const Downsample&, int)>
 void downsample(const py::tuple& shape, const py::tuple& reduced_shape, int factor,
                 const std::vector<std::pair<int64_t, int64_t>>& padding, int border,
                 const py::tuple& full, const py::tuple& reduced, int threads) {
-    const Downsample call = downsample_call(shape, reduced_shape, factor, padding, border, full, reduced);
+    const Downsample call =
+        downsample_call(shape, reduced_shape, factor, padding, border, full, reduced);
     const py::gil_scoped_release released;
     Run(call, threads);
 }
@@ -125,14 +137,15 @@ void downsample(const py::tuple& shape, const py::tuple& reduced_shape, int fact
 }  // namespace
 
 void register_ssim(py::module_& m) {
-    py::class_<SSIMPlan>(m, "SSIMPlan", "Parameters of a structural similarity, ready for the kernels.")
+    py::class_<SSIMPlan>(m, "SSIMPlan",
+                         "Parameters of a structural similarity, ready for the kernels.")
         .def(py::init<std::vector<std::vector<double>>, int, std::vector<std::pair<int, int>>, int,
-                      double, double, double, double, bool, std::optional<std::pair<double, double>>,
-                      double, int>(),
+                      double, double, double, double, bool,
+                      std::optional<std::pair<double, double>>, double, int>(),
              py::arg("taps"), py::arg("border"), py::arg("crop"), py::arg("stride"),
              py::arg("covariance_scale"), py::arg("c1"), py::arg("c2"), py::arg("epsilon"),
-             py::arg("clamp_variance"), py::arg("clamp_value"),
-             py::arg("data_range"), py::arg("kind"))
+             py::arg("clamp_variance"), py::arg("clamp_value"), py::arg("data_range"),
+             py::arg("kind"))
         .def("forward", &SSIMPlan::forward, py::arg("shape"), py::arg("x"), py::arg("y"),
              py::arg("mask"), py::arg("map"), py::arg("values"), py::arg("threads"))
         .def("backward", &SSIMPlan::backward, py::arg("shape"), py::arg("x"), py::arg("y"),

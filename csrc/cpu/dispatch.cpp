@@ -19,8 +19,12 @@ struct Candidate {
     bool (*runs_here)();
 };
 
-[[maybe_unused]] bool runs_baseline() { return true; }
-[[maybe_unused]] bool runs_neon() { return true; }  // part of every 64-bit Arm
+[[maybe_unused]] bool runs_baseline() {
+    return true;
+}
+[[maybe_unused]] bool runs_neon() {
+    return true;
+}  // part of every 64-bit Arm
 #if defined(__x86_64__)
 // __builtin_cpu_supports also asks whether the operating system saves the registers.
 [[maybe_unused]] bool runs_avx2() {
@@ -43,7 +47,8 @@ const Kernels* find(const std::string& name) {
     for (const Candidate& candidate : candidates())
         if (name == candidate.kernels->name && candidate.runs_here()) return candidate.kernels;
     std::string possible;
-    for (const std::string& isa : supported_isas()) possible += (possible.empty() ? "" : ", ") + isa;
+    for (const std::string& isa : supported_isas())
+        possible += (possible.empty() ? "" : ", ") + isa;
     throw std::invalid_argument("expected an instruction set this machine runs (" + possible +
                                 "), got '" + name + "'");
 }
@@ -76,6 +81,8 @@ std::vector<std::string> supported_isas() {
     return names;
 }
 
-void select(const std::string& name) { g_active.store(find(name)); }
+void select(const std::string& name) {
+    g_active.store(find(name));
+}
 
 }  // namespace sosie

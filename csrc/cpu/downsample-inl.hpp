@@ -15,7 +15,9 @@ namespace {
 using sosie::Downsample;
 using sosie::Partial;
 
-inline int64_t rows_of(const int64_t* shape) { return shape[0] * shape[1] * shape[2] * shape[3]; }
+inline int64_t rows_of(const int64_t* shape) {
+    return shape[0] * shape[1] * shape[2] * shape[3];
+}
 
 struct RowIndex {
     int64_t n, c, d, h;
@@ -94,13 +96,14 @@ void run_downsample_backward(const Downsample& call, int64_t task, void* scratch
     __builtin_memset(sum, 0, size_t(boxes) * sizeof(T));
     each_box(at.d, call.shape[2], call.padding[0], call.padded[0], call.factors[0],
              call.output_shape[2], call.border, [&](int64_t d) {
-        each_box(at.h, call.shape[3], call.padding[1], call.padded[1], call.factors[1],
-                 call.output_shape[3], call.border, [&](int64_t h) {
-            const T* values = load_row<T>(call.reduced, call.output_shape, Border::zero, at.n, at.c,
-                                          d, h, 0, boxes, boxes, row);
-            for (int64_t k = 0; k < boxes; ++k) sum[k] += values[k];
-        });
-    });
+                 each_box(at.h, call.shape[3], call.padding[1], call.padded[1], call.factors[1],
+                          call.output_shape[3], call.border, [&](int64_t h) {
+                              const T* values =
+                                  load_row<T>(call.reduced, call.output_shape, Border::zero, at.n,
+                                              at.c, d, h, 0, boxes, boxes, row);
+                              for (int64_t k = 0; k < boxes; ++k) sum[k] += values[k];
+                          });
+             });
     const int64_t factor = call.factors[2], before = call.padding[2];
     const T weight = T(1) / T(factor * call.factors[0] * call.factors[1]);
     const auto box = [&](int64_t place) {

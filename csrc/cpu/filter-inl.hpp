@@ -10,7 +10,8 @@
 // A symmetric window needs taps/2 + 1 multiplications per output once mirrored inputs are added
 // first. Additions run beside multiplications on most cores, loads then become the limit; so two
 // outputs are made together, in the order in which each loaded value is used for both and
-// forgotten: 2R + 2 loads, 4R additions, 2R + 2 multiply-adds for two outputs of a window of 2R + 1.
+// forgotten: 2R + 2 loads, 4R additions, 2R + 2 multiply-adds for two outputs of a window of 2R
+// + 1.
 //
 // Outputs are written in pairs: `out` has room for one row more than asked when the number is odd,
 // and `in` may be read one row past the last one needed.
@@ -69,8 +70,7 @@ void symmetric_filter(const Vec<T>* in, ptrdiff_t in_stride, Vec<T>* out, ptrdif
     Vec<T> w[R + 1];
     for (int k = 0; k <= R; ++k) w[k] = splat<T>(taps[k]);
     if constexpr (Columns == 1) {
-        for (int r = 0; r < outputs; r += 2)
-            symmetric_pair<T, R>(in + r, 1, w, out[r], out[r + 1]);
+        for (int r = 0; r < outputs; r += 2) symmetric_pair<T, R>(in + r, 1, w, out[r], out[r + 1]);
     } else {
         for (int r = 0; r < outputs; r += 2) {
             const Vec<T>* rows = in + r * in_stride;
@@ -82,8 +82,8 @@ void symmetric_filter(const Vec<T>* in, ptrdiff_t in_stride, Vec<T>* out, ptrdif
     }
 }
 
-// Equal taps, small windows: two outputs share the rows between their ends. N + 1 loads and N additions
-// for two outputs, no long chain, and no rounding carried from one output to the next.
+// Equal taps, small windows: two outputs share the rows between their ends. N + 1 loads and N
+// additions for two outputs, no long chain, and no rounding carried from one output to the next.
 template <class T, int N>
 inline void uniform_pair(const Vec<T>* in, ptrdiff_t stride, Vec<T> weight, Vec<T>& first,
                          Vec<T>& second) {
@@ -112,7 +112,8 @@ void uniform_filter(const Vec<T>* in, ptrdiff_t in_stride, Vec<T>* out, ptrdiff_
     }
 }
 
-// Equal taps, large windows: a running sum, restarted at every call so that rounding cannot build up.
+// Equal taps, large windows: a running sum, restarted at every call so that rounding cannot build
+// up.
 template <class T, int Columns>
 void running_sum_filter(const Vec<T>* in, ptrdiff_t in_stride, Vec<T>* out, ptrdiff_t out_stride,
                         int outputs, const T* taps, int size) {
@@ -173,9 +174,10 @@ Filter<T> choose_filter(const double* taps, int size) {
     return &general_filter<T, Columns>;
 }
 
-// The taps in the compute type, as good as that type can: what rounding took from their sum goes to the
-// outermost taps, whose last digit is the finest. A window that sums to 1 + e would cost a variance
-// e times the squared mean, with the same sign everywhere. Equal taps must stay equal. Returns the sum.
+// The taps in the compute type, as good as that type can: what rounding took from their sum goes to
+// the outermost taps, whose last digit is the finest. A window that sums to 1 + e would cost a
+// variance e times the squared mean, with the same sign everywhere. Equal taps must stay equal.
+// Returns the sum.
 template <class T>
 double round_taps(const double* taps, int size, T* rounded) {
     double sum = 0;

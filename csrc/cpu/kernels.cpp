@@ -14,8 +14,12 @@
 #define SOSIE_JOIN_(a, b) a##b
 #define SOSIE_JOIN(a, b) SOSIE_JOIN_(a, b)
 // The float and the double instantiation of a kernel.
-#define SOSIE_BOTH(tasks, scratch, run) \
-    {{&tasks<float>, &scratch<float>, &run<float>}, {&tasks<double>, &scratch<double>, &run<double>}}
+#define SOSIE_BOTH(tasks, scratch, run)                    \
+    {                                                      \
+        {&tasks<float>, &scratch<float>, &run<float>}, {   \
+            &tasks<double>, &scratch<double>, &run<double> \
+        }                                                  \
+    }
 #define SOSIE_TEXT_(a) #a
 #define SOSIE_TEXT(a) SOSIE_TEXT_(a)
 

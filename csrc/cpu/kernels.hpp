@@ -2,10 +2,10 @@
 //
 // The contract between the kernels and everything around them: plain structs, raw pointers, sizes.
 //
-// kernels.cpp is compiled once per instruction set and fills one `Kernels` table each time. A kernel
-// runs one *task* (a strip of rows and columns of one plane) with scratch memory that the caller
-// owns; it never allocates, never starts a thread and knows nothing of Python. Which tasks exist
-// depends on the problem alone, so results do not depend on the number of threads.
+// kernels.cpp is compiled once per instruction set and fills one `Kernels` table each time. A
+// kernel runs one *task* (a strip of rows and columns of one plane) with scratch memory that the
+// caller owns; it never allocates, never starts a thread and knows nothing of Python. Which tasks
+// exist depends on the problem alone, so results do not depend on the number of threads.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -24,8 +24,8 @@ struct Array {
     int64_t strides[5];
 };
 
-// One axis of a separable window. The window centred at position p covers [p - origin, p - origin + size).
-// Positions [crop_before, length - crop_after) of the axis carry a value of the map.
+// One axis of a separable window. The window centred at position p covers [p - origin, p - origin +
+// size). Positions [crop_before, length - crop_after) of the axis carry a value of the map.
 struct Window {
     const double* taps;  // (size,), sum 1
     int32_t size;
@@ -34,21 +34,23 @@ struct Window {
     int32_t crop_after;
     // Adjoint of the padding. The gradient at q < fold_before (or among the last fold_after
     // positions) gathers from the map with taps of its own, because padded copies of the pixel
-    // were seen too: (fold_before + fold_after, size), row q or row fold_before + q - (length - fold_after).
+    // were seen too: (fold_before + fold_after, size), row q or row fold_before + q - (length -
+    // fold_after).
     const double* folded;
     int32_t fold_before;
     int32_t fold_after;
 };
 
 struct SSIMProblem {
-    int64_t shape[5];  // (batch, channels, depth, height, width)
-    Array x, y;        // equal dtypes
-    Array mask;        // u8, 0 or 1; may be absent
+    int64_t shape[5];   // (batch, channels, depth, height, width)
+    Array x, y;         // equal dtypes
+    Array mask;         // u8, 0 or 1; may be absent
     Window windows[3];  // depth, height, width; the depth window of an image has size 1
     Border border;
     Kind kind;
     int32_t stride;
-    double scale;  // power of two that brings the data range near 1: nothing over- or underflows in float32
+    double scale;  // power of two that brings the data range near 1: nothing over- or underflows in
+                   // float32
     double center;
     double c1, c2;  // of the unscaled images
     double epsilon;
@@ -69,7 +71,8 @@ struct SSIMBackward {
     Array upstream;  // compute dtype; dLoss/dmap, or one number per plane with spatial strides 0
     bool upstream_is_map;
     Array grad_x, grad_y;  // either may be absent
-    // (batch, channels): adds weight * sign(x - y) to dLoss/dx, its negative to dLoss/dy; or nullptr.
+    // (batch, channels): adds weight * sign(x - y) to dLoss/dx, its negative to dLoss/dy; or
+    // nullptr.
     const double* l1_weights;
     // Volumes only: room for three (both gradients: four) cropped maps in the compute dtype.
     void* coefficients;
@@ -83,7 +86,8 @@ struct Partial {
     double pixels;
 };
 
-// Means over boxes, after padding: output[o] = mean of padded[factor * o .. factor * (o + 1)) per axis.
+// Means over boxes, after padding: output[o] = mean of padded[factor * o .. factor * (o + 1)) per
+// axis.
 struct Downsample {
     int64_t shape[5];         // of the full-size array
     int64_t output_shape[5];  // of the reduced one
@@ -91,7 +95,8 @@ struct Downsample {
     int64_t padded[3];        // sizes after padding
     int32_t factors[3];       // depth, height, width
     Border border;
-    Array full, reduced;  // forward reads `full`; backward reads `reduced`, the gradient, writes `full`
+    Array full,
+        reduced;  // forward reads `full`; backward reads `reduced`, the gradient, writes `full`
 };
 
 template <class Call>
@@ -104,7 +109,7 @@ struct TaskKernel {
 struct Kernels {
     const char* name;
     int lanes_f32;
-    TaskKernel<SSIMForward> ssim_forward[2];    // [0] computes in float, [1] in double
+    TaskKernel<SSIMForward> ssim_forward[2];  // [0] computes in float, [1] in double
     TaskKernel<SSIMBackward> ssim_backward[2];
     // Volumes. The gradient is two calls: coefficients of the map, then what they give each voxel.
     TaskKernel<SSIMForward> ssim_volume_forward[2];
@@ -112,7 +117,8 @@ struct Kernels {
     TaskKernel<SSIMBackward> ssim_volume_gradient[2];
     TaskKernel<Downsample> downsample_forward[2];
     TaskKernel<Downsample> downsample_backward[2];
-    double (*fma_peak)(int64_t iterations);  // floating-point operations done; the caller holds the clock
+    double (*fma_peak)(
+        int64_t iterations);  // floating-point operations done; the caller holds the clock
     double (*read_peak)(const float* data, int64_t count);
 };
 

@@ -160,6 +160,8 @@ void use_team(Team team) {
     g_team.store(team);
 }
 
-bool has_team() { return g_team.load() != nullptr; }
+bool has_team() {
+    return g_team.load() != nullptr;
+}
 
 }  // namespace sosie

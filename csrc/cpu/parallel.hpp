@@ -10,9 +10,9 @@ namespace sosie {
 // body(context, task, scratch): one task, with `scratch_bytes` of memory of its own thread.
 using TaskBody = void (*)(void* context, int64_t task, void* scratch);
 
-// Runs tasks 0 .. tasks - 1 on up to `threads` threads, the caller's among them; returns when all are
-// done. Which thread runs which task is left to chance; tasks write to places of their own. May be
-// called from several threads at once, and after a fork.
+// Runs tasks 0 .. tasks - 1 on up to `threads` threads, the caller's among them; returns when all
+// are done. Which thread runs which task is left to chance; tasks write to places of their own. May
+// be called from several threads at once, and after a fork.
 void parallel_for(int64_t tasks, int threads, size_t scratch_bytes, TaskBody body, void* context);
 
 // A team of threads somebody else owns (an OpenMP runtime that torch has started already): runs

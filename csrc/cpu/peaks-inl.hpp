@@ -7,7 +7,7 @@
 
 namespace {
 
-// Returns the floating-point operations done (an FMA is two). Sixteen chains hide the latency of
+// Returns the floating-point operations done (an FMA is two). Twelve chains hide the latency of
 // four or five cycles on two pipes; the volatile sink keeps the work alive.
 double fma_peak(int64_t iterations) {
     constexpr int chains = 12;

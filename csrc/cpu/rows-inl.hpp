@@ -2,11 +2,11 @@
 //
 // Rows in and out: any dtype, any strides, any border, to and from *segmented rows*.
 //
-// A segmented row gives each lane a run of its own: lane l of vector i holds position l * length + i.
-// Neighbours in the image are then neighbours in memory *within a lane*, so a horizontal filter is a
-// vertical filter over vectors: aligned loads, no shuffles, running sums in every lane at once. The
-// price is one transposition of 8 (4, 16) vectors per 64 (16, 256) pixels, once, on the way in, and
-// `window - 1` vectors of overlap per row.
+// A segmented row gives each lane a run of its own: lane l of vector i holds position l * length +
+// i. Neighbours in the image are then neighbours in memory *within a lane*, so a horizontal filter
+// is a vertical filter over vectors: aligned loads, no shuffles, running sums in every lane at
+// once. The price is one transposition of 8 (4, 16) vectors per 64 (16, 256) pixels, once, on the
+// way in, and `window - 1` vectors of overlap per row.
 #pragma once
 #include "border.hpp"
 #include "kernels.hpp"
@@ -69,8 +69,9 @@ inline Half narrow<Half, float>(float value) {
     const uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
     const uint32_t tiny = bits_from_float(float_from_bits(magnitude) + 0.5f) - 0x3f000000u;
     const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    const uint32_t half =
-        magnitude >= 0x477ff000u ? special : magnitude < 0x38800000u ? tiny : normal;
+    const uint32_t half = magnitude >= 0x477ff000u  ? special
+                          : magnitude < 0x38800000u ? tiny
+                                                    : normal;
     return Half{uint16_t(half | sign)};
 }
 template <>
@@ -172,7 +173,8 @@ void store_row(const Array& a, int64_t n, int64_t c, int64_t d, int64_t h, int64
         if (a.dtype == DType::f16)
             return narrow_row(values, count, step, static_cast<Half*>(a.data) + offset, stride);
         if (a.dtype == DType::bf16)
-            return narrow_row(values, count, step, static_cast<BrainHalf*>(a.data) + offset, stride);
+            return narrow_row(values, count, step, static_cast<BrainHalf*>(a.data) + offset,
+                              stride);
     }
     T* row = static_cast<T*>(a.data) + offset;
     if (stride == 1 && step == 1)
@@ -187,8 +189,8 @@ constexpr int64_t linear_length(int64_t length, int64_t vectors) {
     return (kLanes<T> - 1) * length + round_up(vectors, kLanes<T>);
 }
 
-// The segmented form of make(position): `vectors` vectors (rounded up to whole blocks of lanes) of a
-// row whose lanes start `length` apart. `make` returns a vector for kLanes consecutive positions.
+// The segmented form of make(position): `vectors` vectors (rounded up to whole blocks of lanes) of
+// a row whose lanes start `length` apart. `make` returns a vector for kLanes consecutive positions.
 template <class T, class Make>
 inline void segment(int64_t length, int64_t vectors, Vec<T>* out, Make make) {
     for (int64_t i = 0; i < vectors; i += kLanes<T>) {
@@ -201,7 +203,8 @@ inline void segment(int64_t length, int64_t vectors, Vec<T>* out, Make make) {
     }
 }
 
-// The inverse: `length` vectors to kLanes * length consecutive values. `in` is read in whole blocks.
+// The inverse: `length` vectors to kLanes * length consecutive values. `in` is read in whole
+// blocks.
 template <class T>
 inline void unsegment(const Vec<T>* in, int64_t length, T* out) {
     constexpr int lanes = kLanes<T>;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Vectors as GCC and Clang give them: arithmetic operators work lane by lane, `a > b ? a : b` selects,
-// and `a * b + c` contracts to a fused multiply-add where the instruction set has one.
-// The width is SOSIE_VECTOR_BYTES, set per instruction set; this is the only file that knows lanes.
+// Vectors as GCC and Clang give them: arithmetic operators work lane by lane, `a > b ? a : b`
+// selects, and `a * b + c` contracts to a fused multiply-add where the instruction set has one. The
+// width is SOSIE_VECTOR_BYTES, set per instruction set; this is the only file that knows lanes.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -37,10 +37,18 @@ using Mask = Vec<typename IntegerOf<T>::type>;
 template <class T>
 constexpr int kLanes = SOSIE_VECTOR_BYTES / int(sizeof(T));
 
-constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+constexpr int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+constexpr int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+constexpr int64_t divide_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+constexpr int64_t round_up(int64_t a, int64_t b) {
+    return divide_up(a, b) * b;
+}
 
 template <class T>
 inline Vec<T> splat(T value) {

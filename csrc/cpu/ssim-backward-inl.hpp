@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gradient of structural similarity, streamed: the walk of ssim-inl.hpp, where the formula stands,
-// with a second window of rows behind the first. The first stage makes the values' coefficients again
-// rather than read them; the second applies the adjoint filters to them. Where the border shows copies
-// of a pixel, the rows and columns near it have adjoint taps of their own (Window::folded).
+// The gradient of structural similarity, streamed: the walk of ssim-inl.hpp, where the formula
+// stands, with a second window of rows behind the first. The first stage makes the values'
+// coefficients again rather than read them; the second applies the adjoint filters to them. Where
+// the border shows copies of a pixel, the rows and columns near it have adjoint taps of their own
+// (Window::folded).
 #pragma once
 #include "ssim-inl.hpp"
 
@@ -65,8 +66,8 @@ inline void coefficients(const Moments<T>& m, const Similarity<T>& r, Vec<T> g, 
     out[C::kSquareDifference * plane] = keep<T>(square_d, inside);
 }
 
-// The value at one position of a panel, and its coefficients; `inside` says where they are not 0, and
-// `counted`, narrowed here, where the value counts.
+// The value at one position of a panel, and its coefficients; `inside` says where they are not 0,
+// and `counted`, narrowed here, where the value counts.
 template <class T, Kind K, bool Masked, bool Both>
 inline Vec<T> evaluate_with_gradient(const Vec<T>* panel, const Constants<T>& k, Vec<T> upstream,
                                      bool upstream_is_map, Mask<T> centre, Mask<T> inside,
@@ -92,7 +93,8 @@ inline Vec<T> evaluate_with_gradient(const Vec<T>* panel, const Constants<T>& k,
 template <class T, bool Masked, bool Both>
 struct BackwardWorkspace {
     static constexpr int kFiltered = Masked ? 5 : 4;
-    static constexpr int kRawSum = kFiltered, kRawDifference = kFiltered + 1, kRawMask = kFiltered + 2;
+    static constexpr int kRawSum = kFiltered, kRawDifference = kFiltered + 1,
+                         kRawMask = kFiltered + 2;
     static constexpr int kCoefficients = Coefficients<Both>::kPlanes;
     int64_t map_vectors;  // of a segmented row of the map: `length` and the reach of the window
     int64_t vectors;      // of a segmented row of the images
@@ -135,7 +137,8 @@ struct BackwardWorkspace {
 // One gradient row's place among the rows or columns whose adjoint has taps of its own, or -1.
 inline int64_t folded_row(const Window& w, int64_t position, int64_t length) {
     if (position < w.fold_before) return position;
-    if (position >= length - w.fold_after) return w.fold_before + position - (length - w.fold_after);
+    if (position >= length - w.fold_after)
+        return w.fold_before + position - (length - w.fold_after);
     return -1;
 }
 
@@ -153,7 +156,8 @@ void adjoint_along(const Axis<T>& axis, const Window& w, const Vec<T>* in, Vec<T
         out[i][lane] = sum;
     };
     for (int64_t c = first_column; c < smaller(last_column, w.fold_before); ++c) fold(c);
-    for (int64_t c = larger(first_column, larger(w.fold_before, width - w.fold_after)); c < last_column; ++c)
+    for (int64_t c = larger(first_column, larger(w.fold_before, width - w.fold_after));
+         c < last_column; ++c)
         fold(c);
 }
 
@@ -172,7 +176,8 @@ void adjoint_across(const Axis<T>& axis, const Window& w, const Vec<T>* in, ptrd
         }
         int run = r + 1;
         while (run < end && folded_row(w, first_row + run, height) < 0) ++run;
-        axis.across(in + r * pitch, pitch, out + r * kPanel, kPanel, run - r, axis.reversed, axis.size);
+        axis.across(in + r * pitch, pitch, out + r * kPanel, kPanel, run - r, axis.reversed,
+                    axis.size);
         r = run;
     }
 }
@@ -233,7 +238,8 @@ class BackwardTask {
         int64_t next_input = map_begin - wh_.origin;
         for (int64_t row = map_begin; row < map_end; row += kBlock) {
             const int rows = int(smaller(kBlock, map_end - row));
-            const int64_t top = row - wh_.origin;  // image row of the window's first, gradient row too
+            const int64_t top =
+                row - wh_.origin;  // image row of the window's first, gradient row too
             for (; next_input < top + rows + history; ++next_input)
                 read_row(next_input, next_input - top);
             make_coefficients(row, rows);
@@ -255,8 +261,10 @@ class BackwardTask {
     void mark() {
         const int64_t low = ww_.crop_before, high = p_.shape[4] - ww_.crop_after;
         const int64_t reach = col_begin_ - map_column_;
-        mark_columns<T>(map_column_, tiling_.length, w_.map_vectors, low, high, low, p_.stride, w_.inside);
-        mark_columns<T>(col_begin_, tiling_.length, tiling_.length, col_begin_, col_end_, 0, 1, w_.pixels);
+        mark_columns<T>(map_column_, tiling_.length, w_.map_vectors, low, high, low, p_.stride,
+                        w_.inside);
+        mark_columns<T>(col_begin_, tiling_.length, tiling_.length, col_begin_, col_end_, 0, 1,
+                        w_.pixels);
         for (int64_t i = 0; i < w_.map_vectors; ++i) {
             const bool ours = i >= reach && i < reach + tiling_.length;
             w_.owned[i] = ours ? w_.inside[i] & w_.pixels[i - reach] : Mask<T>{};
@@ -268,7 +276,8 @@ class BackwardTask {
         return row >= map_low_ && row < map_high_ && (row - map_low_) % p_.stride == 0;
     }
 
-    // Stage 1: an image row, filtered along the row, into the window; s and d beside it as they are.
+    // Stage 1: an image row, filtered along the row, into the window; s and d beside it as they
+    // are.
     void read_row(int64_t row, int64_t index) {
         const int64_t first = map_column_ - ww_.origin;
         const bool seen = row + wh_.origin >= map_low_ && row - reach_above_ < map_high_;
@@ -277,8 +286,8 @@ class BackwardTask {
         w_.reader.read(k_, at_.n, at_.c, 0, row, first, col_end_ + ww_.size - 1, w_.segments,
                        w_.segment_pitch);
         for (int plane = 0; plane < W::kFiltered; ++plane)
-            w_.width.along(w_.segments + plane * w_.segment_pitch, 1, w_.window.row(plane, index), 1,
-                           int(w_.map_vectors), w_.width.taps, w_.width.size);
+            w_.width.along(w_.segments + plane * w_.segment_pitch, 1, w_.window.row(plane, index),
+                           1, int(w_.map_vectors), w_.width.taps, w_.width.size);
         const auto raw = [&](int plane, int target, int64_t from, int64_t count) {
             __builtin_memcpy(w_.window.row(target, index),
                              w_.segments + plane * w_.segment_pitch + from,
@@ -313,7 +322,8 @@ class BackwardTask {
         const T plane_upstream =
             call_.upstream_is_map
                 ? T(0)
-                : static_cast<const T*>(call_.upstream.data)[offset_of(call_.upstream, at_.n, at_.c, 0, 0)];
+                : static_cast<const T*>(
+                      call_.upstream.data)[offset_of(call_.upstream, at_.n, at_.c, 0, 0)];
         for (int r = 0; r < rows; ++r) {
             if (r < begin || r >= end || !on_map(row + r)) {
                 for (int plane = 0; plane < C::kPlanes; ++plane)
@@ -337,7 +347,8 @@ class BackwardTask {
         partial_.count += sum_lanes<T>(count);
     }
 
-    void coefficients_row(int64_t row, int r, int64_t j, T plane_upstream, Vec<T>& total, Vec<T>& count) {
+    void coefficients_row(int64_t row, int r, int64_t j, T plane_upstream, Vec<T>& total,
+                          Vec<T>& count) {
         const bool row_owned = row + r >= row_begin_ && row + r < row_end_;
         const int columns = int(smaller(kPanel, w_.map_vectors - j));
         for (int c = 0; c < columns; ++c) {
@@ -418,7 +429,8 @@ class BackwardTask {
     Constants<T> k_;
     W w_;
     Partial& partial_;
-    int64_t row_begin_, row_end_, col_begin_, col_end_, map_low_, map_high_, reach_above_, map_column_;
+    int64_t row_begin_, row_end_, col_begin_, col_end_, map_low_, map_high_, reach_above_,
+        map_column_;
     T l1_weight_;
 };
 
@@ -450,9 +462,9 @@ void run_backward_kind(const SSIMBackward& call, int64_t task, void* scratch, Pa
 
 template <class T>
 void run_backward(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial) {
-    (call.problem.kind == Kind::ssim ? run_backward_kind<T, Kind::ssim>
-                                     : run_backward_kind<T, Kind::contrast_structure>)(
-        call, task, scratch, partial);
+    (call.problem.kind == Kind::ssim
+         ? run_backward_kind<T, Kind::ssim>
+         : run_backward_kind<T, Kind::contrast_structure>)(call, task, scratch, partial);
 }
 
 }  // namespace

@@ -6,12 +6,13 @@
 //     Ms = E[s], Md = E[d], Vs = E[s^2] - Ms^2, Vd = E[d^2] - Md^2, M = Ms + 2c = E[x + y]
 //     A1 = (M^2 - Md^2)/2 + C1    A2 = n (Vs - Vd)/2 + C2     S  = A1 A2 / (B1 B2 + eps)
 //     B1 = (M^2 + Md^2)/2 + C1    B2 = n (Vs + Vd)/2 + C2     CS = A2 / B2
-// where n = 1 or NP/(NP-1). A convention whose window sums to W != 1 (float32 taps do) is E' = W E: then
-// Vs gains (1 - W) M^2, Vd gains (1 - W) Md^2, n is n W, and C1, eps are C1 / W^2, eps / W^2. Taps whose
-// float32 sum is 1 + e, though they should sum to 1, are a window that scales by 1 + e in error: Vs and
-// Vd gain e Ms^2 and e Md^2 to be right. Where the images agree Md and Vd are small *before* anything is
-// subtracted, so S stays at 1 and never exceeds it; centring takes the mean's digits out of s^2.
-// The largest error of a float32 map on natural images is about 2e-5 (5e-4 for E[x^2], E[y^2], E[xy]).
+// where n = 1 or NP/(NP-1). A convention whose window sums to W != 1 (float32 taps do) is E' = W E:
+// then Vs gains (1 - W) M^2, Vd gains (1 - W) Md^2, n is n W, and C1, eps are C1 / W^2, eps / W^2.
+// Taps whose float32 sum is 1 + e, though they should sum to 1, are a window that scales by 1 + e
+// in error: Vs and Vd gain e Ms^2 and e Md^2 to be right. Where the images agree Md and Vd are
+// small *before* anything is subtracted, so S stays at 1 and never exceeds it; centring takes the
+// mean's digits out of s^2. The largest error of a float32 map on natural images is about 2e-5
+// (5e-4 for E[x^2], E[y^2], E[xy]).
 //
 // Gradient: with q = 1/(B1 B2 + eps), P1 = g A2 q (B2 Md^2 + eps) q, P2 = g A1 q (B1 n Vd + eps) q,
 // Q1 = g q (A2 + S B2), Q2 = g q (A1 + S B1), and g = dLoss/dS,
@@ -19,13 +20,14 @@
 //     Td = dLoss/dE[d^2] = -n Q2 / 2       Gd = dLoss/dMd = -Md Q1 - 2 Md Td
 // (P1 and P2 are differences A2 - S B2 and A1 - S B1 written without the cancellation) and, with F'
 // the adjoint filter,
-//     dLoss/dx = F'[Gs + Gd] + 2 s F'[Ts] + 2 d F'[Td]   (three filters; four when y wants one too).
+//     dLoss/dx = F'[Gs + Gd] + 2 s F'[Ts] + 2 d F'[Td]   (three filters; four when y wants one
+//     too).
 //
-// A task walks a strip of columns downwards. Rows are filtered along the row as they come in and kept
-// in a window of rows; blocks of kBlock rows are then filtered downwards, panel by panel, so that
-// every intermediate stays in the L1 and L2 caches and nothing image-sized exists. The backward pass
-// is the same walk with a second such stage behind the first: what the forward pass computes is
-// computed again rather than stored.
+// A task walks a strip of columns downwards. Rows are filtered along the row as they come in and
+// kept in a window of rows; blocks of kBlock rows are then filtered downwards, panel by panel, so
+// that every intermediate stays in the L1 and L2 caches and nothing image-sized exists. The
+// backward pass is the same walk with a second such stage behind the first: what the forward pass
+// computes is computed again rather than stored.
 //
 // Cost per pixel, 11 taps: 48 multiply-adds and 40 additions in four filters twice, 30 for the
 // formula, one division, two transposed loads; the gradient adds 36 and 30 for three filters twice.
@@ -182,7 +184,8 @@ inline Similarity<T> similarity(const Moments<T>& m, const Constants<T>& k) {
     r.b2 = half_vs + (k.c2 + half_vd);
     if constexpr (K == Kind::ssim) {
         r.sum_mean = m.mean_s + k.twice_center;
-        const Vec<T> half_m = T(0.5) * r.sum_mean * r.sum_mean, half_d = T(0.5) * m.mean_d * m.mean_d;
+        const Vec<T> half_m = T(0.5) * r.sum_mean * r.sum_mean,
+                     half_d = T(0.5) * m.mean_d * m.mean_d;
         r.a1 = half_m + (k.c1 - half_d);
         r.b1 = half_m + (k.c1 + half_d);
         r.inverse = T(1) / (r.b1 * r.b2 + k.epsilon);
@@ -263,7 +266,8 @@ class RowReader {
     T *x_, *y_, *m_;
 };
 
-// A window of rows of several planes that moves down: `history` rows are carried from block to block.
+// A window of rows of several planes that moves down: `history` rows are carried from block to
+// block.
 template <class T>
 class RowWindow {
   public:
@@ -310,8 +314,8 @@ struct Axis {
 
 // ---------------------------------------------------------------------------------------- forward
 
-// The first stage over one slice: rows come in, are filtered along the row into a window of rows, and
-// blocks of it are filtered downwards, a panel at a time.
+// The first stage over one slice: rows come in, are filtered along the row into a window of rows,
+// and blocks of it are filtered downwards, a panel at a time.
 template <class T, bool Masked>
 class SliceWalk {
   public:
@@ -337,14 +341,17 @@ class SliceWalk {
     // Planes of vectors j .. j + kPanel of the block, row by row, kPanelPlane apart.
     const Vec<T>* panel() const { return panel_; }
     // The mask at the window's centre; rows mask_pitch() apart.
-    const Vec<T>* centre_mask(int64_t j) const { return window_.row(kFiltered, height_.origin) + j; }
+    const Vec<T>* centre_mask(int64_t j) const {
+        return window_.row(kFiltered, height_.origin) + j;
+    }
     ptrdiff_t mask_pitch() const { return window_.pitch(); }
 
-    // Rows [row_begin, row_end), columns [col_begin, col_end) of the same-size map of slice d. Calls
-    // on_panel(row, rows, j) for each panel of a block of rows, then on_rows(row, rows).
+    // Rows [row_begin, row_end), columns [col_begin, col_end) of the same-size map of slice d.
+    // Calls on_panel(row, rows, j) for each panel of a block of rows, then on_rows(row, rows).
     template <class OnPanel, class OnRows>
     void run(const Constants<T>& k, int64_t n, int64_t c, int64_t d, int64_t row_begin,
-             int64_t row_end, int64_t col_begin, int64_t col_end, OnPanel on_panel, OnRows on_rows) {
+             int64_t row_end, int64_t col_begin, int64_t col_end, OnPanel on_panel,
+             OnRows on_rows) {
         const int history = height_.size - 1;
         int64_t next_input = row_begin - height_.origin;
         for (int64_t row = row_begin; row < row_end; row += kBlock) {
@@ -386,8 +393,8 @@ class SliceWalk {
     Vec<T>*segments_, *panel_;
 };
 
-// The value at `columns` vectors of rows first, first + step .. below `rows` of a panel: summed, and
-// kept in `values` where the map is wanted.
+// The value at `columns` vectors of rows first, first + step .. below `rows` of a panel: summed,
+// and kept in `values` where the map is wanted.
 template <class T, Kind K, bool Masked>
 void evaluate_panel(const Constants<T>& k, const Vec<T>* panel, const Vec<T>* centre_mask,
                     ptrdiff_t mask_pitch, const Mask<T>* counted, int first, int rows, int step,
@@ -514,8 +521,8 @@ template <class T>
 void run_forward(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
     const bool masked = call.problem.mask.data != nullptr;
     if (call.problem.kind == Kind::ssim)
-        (masked ? forward_task<T, Kind::ssim, true> : forward_task<T, Kind::ssim, false>)(
-            call, task, scratch, partial);
+        (masked ? forward_task<T, Kind::ssim, true>
+                : forward_task<T, Kind::ssim, false>)(call, task, scratch, partial);
     else
         (masked ? forward_task<T, Kind::contrast_structure, true>
                 : forward_task<T, Kind::contrast_structure, false>)(call, task, scratch, partial);

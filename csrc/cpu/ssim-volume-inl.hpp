@@ -30,7 +30,8 @@ class VolumeTiling {
     // Cuts positions [low, high) of each axis.
     VolumeTiling(const SSIMProblem& p, const int64_t* low, const int64_t* high)
         : channels_(p.shape[1]), planes_(p.shape[0] * p.shape[1]) {
-        const int64_t largest[3] = {kVolumeDepth, kVolumeRows, kVolumeRowBytes / int64_t(sizeof(T))};
+        const int64_t largest[3] = {kVolumeDepth, kVolumeRows,
+                                    kVolumeRowBytes / int64_t(sizeof(T))};
         for (int axis = 0; axis < 3; ++axis) {
             low_[axis] = low[axis];
             high_[axis] = high[axis];
@@ -186,7 +187,9 @@ struct VolumeWorkspace {
     Mask<T>* counted;
 
     VolumeWorkspace(const SSIMProblem& p, int64_t length, void* scratch)
-        : arena(scratch), value_pitch(round_up(length + kPanel, kLanes<T>)), walk(p, length, arena) {
+        : arena(scratch),
+          value_pitch(round_up(length + kPanel, kLanes<T>)),
+          walk(p, length, arena) {
         values = arena.take<Vec<T>>(Planes * kSlices * value_pitch);
         upstream = arena.take<Vec<T>>(kSlices * value_pitch);
         flat = arena.take<Vec<T>>(length + 1);
@@ -207,8 +210,8 @@ void volume_forward_task(const SSIMForward& call, int64_t task, void* scratch, P
     VolumeWorkspace<T, Masked, 1> w(p, length, scratch);
     w.walk.prepare();
     const auto low = [&](int axis) { return int64_t(p.windows[axis].crop_before); };
-    mark_columns<T>(region.begin[2], length, length, region.begin[2], region.end[2], low(2), p.stride,
-                    w.counted);
+    mark_columns<T>(region.begin[2], length, length, region.begin[2], region.end[2], low(2),
+                    p.stride, w.counted);
     const bool want_map = call.map.data != nullptr;
     const auto skipped = [&](int64_t row) {
         return (region.begin[1] + row - low(1)) % p.stride != 0;
@@ -258,7 +261,8 @@ void run_volume_forward(const SSIMForward& call, int64_t task, void* scratch, Pa
                 : volume_forward_task<T, Kind::ssim, false>)(call, task, scratch, partial);
     else
         (masked ? volume_forward_task<T, Kind::contrast_structure, true>
-                : volume_forward_task<T, Kind::contrast_structure, false>)(call, task, scratch, partial);
+                : volume_forward_task<T, Kind::contrast_structure, false>)(call, task, scratch,
+                                                                           partial);
 }
 
 // ------------------------------------------------------------------------- backward: coefficients
@@ -295,8 +299,8 @@ void volume_coefficients_task(const SSIMBackward& call, int64_t task, void* scra
     VolumeWorkspace<T, Masked, planes> w(p, length, scratch);
     w.walk.prepare();
     const auto low = [&](int axis) { return int64_t(p.windows[axis].crop_before); };
-    mark_columns<T>(region.begin[2], length, length, region.begin[2], region.end[2], low(2), p.stride,
-                    w.counted);
+    mark_columns<T>(region.begin[2], length, length, region.begin[2], region.end[2], low(2),
+                    p.stride, w.counted);
     const Array& u = call.upstream;
     const auto* upstream = static_cast<const T*>(u.data) + offset_of(u, region.n, region.c, 0, 0);
     const auto on_map = [&](int64_t d, int64_t row) {
@@ -334,8 +338,8 @@ void volume_coefficients_task(const SSIMBackward& call, int64_t task, void* scra
                     const Vec<T> g = call.upstream_is_map ? w.upstream[i * w.value_pitch + j + c]
                                                           : splat<T>(*upstream);
                     const Vec<T> value = evaluate_with_gradient<T, K, Masked, Both>(
-                        w.walk.panel() + i * kPanel + c, k, g, call.upstream_is_map, centre, counted,
-                        counted, out + c, kSlices * w.value_pitch);
+                        w.walk.panel() + i * kPanel + c, k, g, call.upstream_is_map, centre,
+                        counted, counted, out + c, kSlices * w.value_pitch);
                     total += keep<T>(value, counted);
                     count += keep<T>(splat<T>(1), counted);
                 }
@@ -370,7 +374,8 @@ size_t volume_coefficients_scratch(const SSIMBackward& call) {
 }
 
 template <class T, Kind K>
-void run_volume_coefficients_kind(const SSIMBackward& call, int64_t task, void* scratch, Partial* out) {
+void run_volume_coefficients_kind(const SSIMBackward& call, int64_t task, void* scratch,
+                                  Partial* out) {
     const bool masked = call.problem.mask.data, both = call.grad_y.data;
     if (masked && both) return volume_coefficients_task<T, K, true, true>(call, task, scratch, out);
     if (masked) return volume_coefficients_task<T, K, true, false>(call, task, scratch, out);
@@ -379,10 +384,11 @@ void run_volume_coefficients_kind(const SSIMBackward& call, int64_t task, void* 
 }
 
 template <class T>
-void run_volume_coefficients(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial) {
-    (call.problem.kind == Kind::ssim ? run_volume_coefficients_kind<T, Kind::ssim>
-                                     : run_volume_coefficients_kind<T, Kind::contrast_structure>)(
-        call, task, scratch, partial);
+void run_volume_coefficients(const SSIMBackward& call, int64_t task, void* scratch,
+                             Partial* partial) {
+    (call.problem.kind == Kind::ssim
+         ? run_volume_coefficients_kind<T, Kind::ssim>
+         : run_volume_coefficients_kind<T, Kind::contrast_structure>)(call, task, scratch, partial);
 }
 
 // ----------------------------------------------------------------------------- backward: gradient
@@ -446,8 +452,9 @@ class VolumeGradientTask {
         const Window& w = p_.windows[2];
         const int64_t first = r.begin[2] - (w.size - 1 - w.origin) - w.crop_before;
         const int64_t total = linear_length<T>(length_, map_vectors_);
-        const T* row = load_row<T>(a, shape, Border::zero, r.n, r.c, d - p_.windows[0].crop_before,
-                                   h - p_.windows[1].crop_before, first, first + total, total, row_);
+        const T* row =
+            load_row<T>(a, shape, Border::zero, r.n, r.c, d - p_.windows[0].crop_before,
+                        h - p_.windows[1].crop_before, first, first + total, total, row_);
         segment<T>(length_, map_vectors_, segments_, [row](int64_t i) { return load<T>(row + i); });
     }
 
@@ -479,16 +486,16 @@ class VolumeGradientTask {
     void make_gradient(const Constants<T>& k, const Region& r, int64_t d, int depths, int64_t row,
                        Partial& partial) {
         const int64_t h = r.begin[1] + row;
-        const T l1_weight =
-            call_.l1_weights ? T(call_.l1_weights[r.n * p_.shape[1] + r.c]) : T(0);
+        const T l1_weight = call_.l1_weights ? T(call_.l1_weights[r.n * p_.shape[1] + r.c]) : T(0);
         for (int i = 0; i < depths; ++i)
-            reader_.read(k, r.n, r.c, d + i, h, r.begin[2], r.end[2], images_ + i * 5 * value_pitch_,
-                         value_pitch_);
+            reader_.read(k, r.n, r.c, d + i, h, r.begin[2], r.end[2],
+                         images_ + i * 5 * value_pitch_, value_pitch_);
         Vec<T> l1{};
         for (int64_t j = 0; j < length_; j += kPanel) {
             for (int plane = 0; plane < kPlanes; ++plane)
-                adjoint_across<T>(depth_, p_.windows[0], stack_.row(plane, 0, row) + j, stack_.slice(),
-                                  panel_ + plane * kPanelPlane, 0, depths, d, p_.shape[2], folded_);
+                adjoint_across<T>(depth_, p_.windows[0], stack_.row(plane, 0, row) + j,
+                                  stack_.slice(), panel_ + plane * kPanelPlane, 0, depths, d,
+                                  p_.shape[2], folded_);
             for (int i = 0; i < depths; ++i)
                 for (int c = 0; c < smaller(kPanel, length_ - j); ++c) {
                     const Vec<T>* image = images_ + i * 5 * value_pitch_ + j + c;
@@ -498,8 +505,8 @@ class VolumeGradientTask {
                     l1 += keep<T>(absolute<T>(difference), valid);
                     if constexpr (Masked) partial.pixels += count_lanes<T>(valid);
                     Vec<T> x, y;
-                    combine<T, Both>(panel_ + i * kPanel + c, image[kSum * value_pitch_], difference,
-                                     l1_weight, x, y);
+                    combine<T, Both>(panel_ + i * kPanel + c, image[kSum * value_pitch_],
+                                     difference, l1_weight, x, y);
                     grad_[i * value_pitch_ + j + c] = Masked ? keep<T>(x, valid) : x;
                     grad_[(kSlices + i) * value_pitch_ + j + c] = Masked ? keep<T>(y, valid) : y;
                 }
@@ -508,7 +515,8 @@ class VolumeGradientTask {
         if constexpr (!Masked) partial.pixels += double(depths) * double(r.end[2] - r.begin[2]);
         for (int i = 0; i < depths; ++i) {
             write(call_.grad_x, r, d + i, h, grad_ + i * value_pitch_);
-            if constexpr (Both) write(call_.grad_y, r, d + i, h, grad_ + (kSlices + i) * value_pitch_);
+            if constexpr (Both)
+                write(call_.grad_y, r, d + i, h, grad_ + (kSlices + i) * value_pitch_);
         }
     }
 
@@ -547,7 +555,8 @@ void run_volume_gradient(const SSIMBackward& call, int64_t task, void* scratch, 
     const bool masked = call.problem.mask.data, both = call.grad_y.data;
     const VolumeTiling<T> tiling = image_tiling<T>(call.problem);
     const Region r = tiling.region(task);
-    if (masked && both) return VolumeGradientTask<T, true, true>(call, tiling, scratch).run(r, *partial);
+    if (masked && both)
+        return VolumeGradientTask<T, true, true>(call, tiling, scratch).run(r, *partial);
     if (masked) return VolumeGradientTask<T, true, false>(call, tiling, scratch).run(r, *partial);
     if (both) return VolumeGradientTask<T, false, true>(call, tiling, scratch).run(r, *partial);
     return VolumeGradientTask<T, false, false>(call, tiling, scratch).run(r, *partial);

@@ -49,9 +49,13 @@ double mean_of(double sum, double count) {
     return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
 }
 
-size_t precision(const Array& x) { return x.dtype == DType::f64 ? 1 : 0; }
+size_t precision(const Array& x) {
+    return x.dtype == DType::f64 ? 1 : 0;
+}
 
-bool is_volume(const SSIMProblem& p) { return p.shape[2] > 1 || p.windows[0].size > 1; }
+bool is_volume(const SSIMProblem& p) {
+    return p.shape[2] > 1 || p.windows[0].size > 1;
+}
 
 size_t coefficient_bytes(const SSIMBackward& call) {
     const SSIMProblem& p = call.problem;
@@ -62,11 +66,12 @@ size_t coefficient_bytes(const SSIMBackward& call) {
 }
 
 // Gives `window` its folded taps, in `storage`. The gradient at q gathers from map positions
-// p = q - (size - 1 - origin) + k, k = 0 .. size - 1; at p the window's tap q' - p + origin sees the
-// pixel, for every place q' of the padded axis that shows q.
+// p = q - (size - 1 - origin) + k, k = 0 .. size - 1; at p the window's tap q' - p + origin sees
+// the pixel, for every place q' of the padded axis that shows q.
 void fold(Window& window, int64_t length, Border border, std::vector<double>& storage) {
     const int64_t size = window.size, origin = window.origin, after = size - 1 - origin;
-    const bool padded_before = window.crop_before < origin, padded_after = window.crop_after < after;
+    const bool padded_before = window.crop_before < origin,
+               padded_after = window.crop_after < after;
     if (border == Border::zero || (!padded_before && !padded_after)) return;
     const int64_t low = padded_before ? std::min(length, origin + 1) : 0;
     const int64_t high = padded_after ? std::min(length - low, after + 1) : 0;
@@ -84,7 +89,8 @@ void fold(Window& window, int64_t length, Border border, std::vector<double>& st
     };
     for (int64_t q = 0; q < length; ++q) add(q, q);
     for (int64_t i = 1; i <= origin; ++i) add(border_position(-i, length, border), -i);
-    for (int64_t i = 0; i < after; ++i) add(border_position(length + i, length, border), length + i);
+    for (int64_t i = 0; i < after; ++i)
+        add(border_position(length + i, length, border), length + i);
 }
 
 }  // namespace
@@ -110,7 +116,8 @@ void ssim_backward(SSIMBackward call, double* values, double* l1, int threads) {
     if (is_volume(p)) {
         const auto workspace = std::unique_ptr<char[]>(new char[coefficient_bytes(call)]);
         call.coefficients = workspace.get();
-        value_sums = sum_planes(run_tasks(k.ssim_volume_coefficients[which], call, threads), planes);
+        value_sums =
+            sum_planes(run_tasks(k.ssim_volume_coefficients[which], call, threads), planes);
         pixel_sums = sum_planes(run_tasks(k.ssim_volume_gradient[which], call, threads), planes);
     } else {
         value_sums = sum_planes(run_tasks(k.ssim_backward[which], call, threads), planes);
