@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
@@ -83,6 +82,8 @@ def _from_environment() -> int:
 
 
 def _available_processors() -> int:
+    from pathlib import Path  # not at import time: it takes a tenth of the package's
+
     affinity = getattr(os, "sched_getaffinity", None)
     processors = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
