@@ -95,6 +95,7 @@ Place place_of(const Tiling<T>& tiling, const SSIMProblem& p, int64_t task) {
 template <class T>
 struct Constants {
     T scale, twice_center, c1, c2, epsilon, covariance, deficit, excess, lowest, highest;
+    T least_weight;  // of a window that holds a valid pixel, halved: rounding stays below it
     bool clamp_variance, clamp_value, unbalanced;
 
     explicit Constants(const SSIMProblem& p) {
@@ -107,7 +108,8 @@ struct Constants {
         epsilon = T(p.epsilon * square * square / (sum * sum));
         covariance = T(p.covariance_scale * sum);
         deficit = T(1.0 - sum);
-        excess = p.mask.data ? T(0) : T(1.0 - 1.0 / rounded_sum(p));
+        const double rounded_sum = measure_taps(p);
+        excess = p.mask.data ? T(0) : T(1.0 - 1.0 / rounded_sum);
         unbalanced = deficit != 0 || excess > T(1e-9) || excess < T(-1e-9);
         lowest = T(p.lowest);
         highest = T(p.highest);
@@ -116,11 +118,19 @@ struct Constants {
     }
 
   private:
-    // What the taps that are really used sum to; not quite 1 for equal taps in float32.
-    static double rounded_sum(const SSIMProblem& p) {
-        double sum = 1;
+    // What the taps that are really used sum to (not quite 1 for equal taps in float32), and the
+    // least that one of them can weigh.
+    double measure_taps(const SSIMProblem& p) {
+        double sum = 1, least = 0.5;
         T rounded[kLargestWindow];
-        for (const Window& w : p.windows) sum *= round_taps<T>(w.taps, w.size, rounded);
+        for (const Window& w : p.windows) {
+            sum *= round_taps<T>(w.taps, w.size, rounded);
+            double smallest = 1;
+            for (int i = 0; i < w.size; ++i)
+                if (rounded[i] > 0 && rounded[i] < smallest) smallest = double(rounded[i]);
+            least *= smallest;
+        }
+        least_weight = T(least);
         return sum;
     }
 };
@@ -145,7 +155,7 @@ inline Moments<T> moments(const Vec<T>* panel, ptrdiff_t plane, const Constants<
     Vec<T> square_s = panel[kSumSquare * plane], square_d = panel[kDifferenceSquare * plane];
     if constexpr (Masked) {
         const Vec<T> weight = panel[kWeight * plane];
-        const Mask<T> some = weight > splat<T>(T(1e-6));
+        const Mask<T> some = weight > splat<T>(k.least_weight);
         m.inverse_weight = keep<T>(T(1) / weight, some);
         m.mean_s *= m.inverse_weight;
         m.mean_d *= m.inverse_weight;

@@ -90,9 +90,7 @@ class Layout:
         if len(shape) == self.spatial_dims:
             view = mask[None, None]
             if shape != self.spatial(image):
-                raise ValueError(
-                    f"expected a mask of shape {self.spatial(image)}, got {shape}"
-                )
+                raise ValueError(f"expected a mask of shape {self.spatial(image)}, got {shape}")
             return view
         if len(shape) != len(self.shape) or any(
             size not in (1, full) for size, full in zip(shape, self.shape, strict=True)

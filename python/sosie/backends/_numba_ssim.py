@@ -4,24 +4,28 @@
 The numerics are those of the compiled kernels: with ``s = x + y - 2c``, ``d = x - y`` (``c`` the
 centre of the data range) and ``E`` the mean under the window,
 
-    Ms = E[s]    Md = E[d]    Vs = E[s^2] - Ms^2    Vd = E[d^2] - Md^2    M = Ms + 2c
+    Ms = E[s]    Md = E[d]    M = Ms + 2c    Vs = E[s^2] - Ms^2    Vd = E[d^2] - Md^2
     A1 = (M^2 - Md^2)/2 + C1    A2 = n (Vs - Vd)/2 + C2    S  = A1 A2 / (B1 B2 + eps)
     B1 = (M^2 + Md^2)/2 + C1    B2 = n (Vs + Vd)/2 + C2    CS = A2 / B2
 
 where images agree ``Md`` and ``Vd`` are small before anything is subtracted, and the centring takes
-the mean's digits out of ``s^2``. With ``q = 1/(B1 B2 + eps)`` and ``g = dL/dS`` the gradient is
+the mean's digits out of ``s^2``. Windows are scaled to sum to 1; one that summed to ``w`` has
+variances of ``w (Vs + (1 - w) M^2)`` and ``w (Vd + (1 - w) Md^2)``: that is in the constants and in
+their *deficit* ``1 - w``. With ``q = 1/(B1 B2 + eps)`` and ``g = dL/dS`` the gradient is
 
     P2 = g A1 q (B1 n Vd + eps) q    Ts = 2 dL/dE[s^2] = n P2     dL/dMs = M P1 - Ms Ts
     Q2 = g q (A1 + S B1)             Td = 2 dL/dE[d^2] = -n Q2    dL/dMd = -Md Q1 - Md Td
-    P1 = g A2 q (B2 Md^2 + eps) q    Q1 = g q (A2 + S B2)
+    P1 = g A2 q (B2 Md^2 + eps) q    Q1 = g q (A2 + S B2)         (deficit 0)
     dL/dx = F'[dL/dMs] + s F'[Ts] + (F'[dL/dMd] + d F'[Td])    dL/dy: the bracket subtracted
 
 with ``F'`` the adjoint of the filter; it is the filter with its taps reversed, and where the border
 shows pixels a second time, *folds*: triples (pixel, position, weight) added along one axis.
 
 Arrays are C-contiguous, of one dtype (float32 or float64), with axes (depth, height, width); an
-image has a depth of 1 and a depth window of one tap. Tiles bring what surrounds them, so that no
-kernel knows of borders. Every kernel is compiled twice, once for each dtype.
+image has a depth of 1 and a depth window of one tap. Means under a window and the formula are
+always float64: vectors are half as long, but nothing that is subtracted has been rounded to
+float32. Tiles bring what surrounds them, so that no kernel knows of borders. Every kernel is
+compiled twice, once for each dtype.
 """
 
 from __future__ import annotations
@@ -37,28 +41,23 @@ __all__ = ["Constants", "backward_tile", "forward_tile"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: The filtered planes: of s, d, s^2 and d^2, and the mask's; of the gradient's four terms.
+#: The planes that are filtered, and the gradient's four terms in the order of these.
 SUM, DIFFERENCE, SUM_SQUARE, DIFFERENCE_SQUARE, WEIGHT = range(5)
 
 
 class Constants(NamedTuple):
-    """Constants of the formula, all of the computing dtype, of images multiplied by ``scale``.
+    """Constants of the formula, of images multiplied by ``scale``."""
 
-    Numba computes float32 with a Python number in float64, hence the plain ones at the end.
-    """
-
-    scale: Any
-    twice_center: Any
-    c1: Any
-    c2: Any
-    epsilon: Any
-    covariance: Any
-    least_variance: Any  # 0 where variances are clamped, else -inf
-    lowest: Any  # of the map
-    highest: Any
-    zero: Any
-    half: Any
-    one: Any
+    scale: float
+    twice_center: float
+    c1: float
+    c2: float
+    epsilon: float
+    covariance: float
+    deficit: float  # 1 - sum of the window
+    least_variance: float  # 0 where variances are clamped, else -inf
+    lowest: float  # of the map
+    highest: float
 
 
 def compiled(function: Function) -> Function:
@@ -74,45 +73,63 @@ def compiled(function: Function) -> Function:
 
 
 # --- Filters --------------------------------------------------------------------------------------
+#
+# Both take the taps four at a time, which saves passes over the sums, and from the ends of the window
+# inwards: the small ones of a Gaussian are added up before rounding can take their last digits.
+
+
+@compiled
+def _innermost(low: int, high: int, taps: NDArray[Any]) -> tuple[int, NDArray[Any]]:
+    """The middle of one to three taps, and their weights, 0 for those that are missing."""
+    weights = np.zeros(3, taps.dtype)
+    middle = (low + high) // 2
+    weights[0] = taps[low]
+    if middle > low:
+        weights[1] = taps[middle]
+    if high > low:
+        weights[2] = taps[high]
+    return middle, weights
 
 
 @compiled
 def _filter_down(rows: NDArray[Any], first: int, taps: NDArray[Any], out: NDArray[Any]) -> None:
-    """``out[i] = sum_k taps[k] rows[first + k, i]``. Four rows at a time save passes over out."""
-    for i in range(out.size):
-        out[i] = taps[0] * rows[first, i]
-    k = 1
-    while k + 4 <= taps.size:
-        a, b = rows[first + k], rows[first + k + 1]
-        c, d = rows[first + k + 2], rows[first + k + 3]
-        ta, tb, tc, td = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
+    """``out[i] = sum_k taps[k] rows[first + k, i]``."""
+    out[:] = 0
+    low, high = 0, taps.size - 1
+    while high - low >= 3:
+        a, b = rows[first + low], rows[first + high]
+        c, d = rows[first + low + 1], rows[first + high - 1]
+        ta, tb, tc, td = taps[low], taps[high], taps[low + 1], taps[high - 1]
         for i in range(out.size):
             out[i] += (ta * a[i] + tb * b[i]) + (tc * c[i] + td * d[i])
-        k += 4
-    while k < taps.size:
-        row, tap = rows[first + k], taps[k]
+        low += 2
+        high -= 2
+    if low <= high:
+        middle, weights = _innermost(low, high, taps)
+        a, b, c = rows[first + low], rows[first + middle], rows[first + high]
+        ta, tb, tc = weights[0], weights[1], weights[2]
         for i in range(out.size):
-            out[i] += tap * row[i]
-        k += 1
+            out[i] += (ta * a[i] + tc * c[i]) + tb * b[i]
 
 
 @compiled
 def _filter_along(row: NDArray[Any], taps: NDArray[Any], out: NDArray[Any]) -> None:
     """``out[i] = sum_k taps[k] row[i + k]``."""
-    for i in range(out.size):
-        out[i] = taps[0] * row[i]
-    k = 1
-    while k + 4 <= taps.size:
-        a, b, c, d = row[k:], row[k + 1 :], row[k + 2 :], row[k + 3 :]
-        ta, tb, tc, td = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
+    out[:] = 0
+    low, high = 0, taps.size - 1
+    while high - low >= 3:
+        a, b, c, d = row[low:], row[high:], row[low + 1 :], row[high - 1 :]
+        ta, tb, tc, td = taps[low], taps[high], taps[low + 1], taps[high - 1]
         for i in range(out.size):
             out[i] += (ta * a[i] + tb * b[i]) + (tc * c[i] + td * d[i])
-        k += 4
-    while k < taps.size:
-        shifted, tap = row[k:], taps[k]
+        low += 2
+        high -= 2
+    if low <= high:
+        middle, weights = _innermost(low, high, taps)
+        a, b, c = row[low:], row[middle:], row[high:]
+        ta, tb, tc = weights[0], weights[1], weights[2]
         for i in range(out.size):
-            out[i] += tap * shifted[i]
-        k += 1
+            out[i] += (ta * a[i] + tc * c[i]) + tb * b[i]
 
 
 @compiled
@@ -162,8 +179,8 @@ def _sum_and_difference(x: NDArray[Any], y: NDArray[Any], mask: NDArray[Any], k:
         a[i] = s
         b[i] = d
     for i in range(m.size):
-        a[i] = a[i] if m[i] > k.zero else k.zero
-        b[i] = b[i] if m[i] > k.zero else k.zero
+        a[i] = a[i] if m[i] > 0.0 else 0.0
+        b[i] = b[i] if m[i] > 0.0 else 0.0
 
 
 @compiled
@@ -199,7 +216,6 @@ def _moment_rows(
     first: int,
     taps_h: NDArray[Any],
     taps_w: NDArray[Any],
-    k: Constants,
     column_sums: NDArray[Any],
     rows: NDArray[Any],
 ) -> None:
@@ -214,7 +230,7 @@ def _moment_rows(
     if planes.shape[0] > WEIGHT:
         weight = rows[WEIGHT]
         for i in range(weight.size):
-            weight[i] = k.one / weight[i] if weight[i] > k.zero else k.zero
+            weight[i] = 1.0 / weight[i] if weight[i] > 0.0 else 0.0
         for p in range(WEIGHT):
             row = rows[p]
             for i in range(row.size):
@@ -227,19 +243,20 @@ def _moment_rows(
 @compiled
 def _similarity_row(rows: NDArray[Any], k: Constants, contrast: bool, out: NDArray[Any]) -> None:
     """The map, before it is clamped, from the means of one row of positions."""
-    half_covariance = k.half * k.covariance
+    half_covariance = 0.5 * k.covariance
     of_s, of_d, of_ss, of_dd = rows[0], rows[1], rows[2], rows[3]
     for i in range(out.size):
         ms, md = of_s[i], of_d[i]
-        var_s, var_d = of_ss[i] - ms * ms, of_dd[i] - md * md
-        half_vs = half_covariance * (k.zero if var_s < k.least_variance else var_s)
-        half_vd = half_covariance * (k.zero if var_d < k.least_variance else var_d)
+        m = ms + k.twice_center
+        var_s = (of_ss[i] - ms * ms) + k.deficit * (m * m)
+        var_d = (of_dd[i] - md * md) + k.deficit * (md * md)
+        half_vs = half_covariance * (0.0 if var_s < k.least_variance else var_s)
+        half_vd = half_covariance * (0.0 if var_d < k.least_variance else var_d)
         a2, b2 = half_vs + (k.c2 - half_vd), half_vs + (k.c2 + half_vd)
         if contrast:
             out[i] = a2 / b2
         else:
-            m = ms + k.twice_center
-            half_m, half_d = k.half * m * m, k.half * md * md
+            half_m, half_d = 0.5 * m * m, 0.5 * md * md
             a1, b1 = half_m + (k.c1 - half_d), half_m + (k.c1 + half_d)
             out[i] = (a1 * a2) / (b1 * b2 + k.epsilon)
 
@@ -256,36 +273,37 @@ def _gradient_row(
     square_d: NDArray[Any],
 ) -> None:
     """dL/dMs, dL/dMd, Ts and Td from the means and dL/dS of one row of positions."""
-    half_covariance = k.half * k.covariance
+    half_covariance = 0.5 * k.covariance
     of_s, of_d, of_ss, of_dd = rows[0], rows[1], rows[2], rows[3]
     for i in range(upstream.size):
         ms, md = of_s[i], of_d[i]
-        var_s, var_d = of_ss[i] - ms * ms, of_dd[i] - md * md
+        m = ms + k.twice_center
+        var_s = (of_ss[i] - ms * ms) + k.deficit * (m * m)
+        var_d = (of_dd[i] - md * md) + k.deficit * (md * md)
         clamped_s, clamped_d = var_s < k.least_variance, var_d < k.least_variance
-        var_s = k.zero if clamped_s else var_s
-        var_d = k.zero if clamped_d else var_d
+        var_s = 0.0 if clamped_s else var_s
+        var_d = 0.0 if clamped_d else var_d
         half_vs, half_vd = half_covariance * var_s, half_covariance * var_d
         a2, b2 = half_vs + (k.c2 - half_vd), half_vs + (k.c2 + half_vd)
-        m = ms + k.twice_center
-        half_m, half_d = k.half * m * m, k.half * md * md
+        half_m, half_d = 0.5 * m * m, 0.5 * md * md
         a1, b1 = half_m + (k.c1 - half_d), half_m + (k.c1 + half_d)
         if contrast:
             g = upstream[i] * k.scale / b2
-            through_ms = through_md = k.zero
+            through_ms = through_md = 0.0
             ts = k.covariance * (g * (k.covariance * var_d / b2))
-            td = -(k.covariance * (g * (k.one + a2 / b2)))
+            td = -(k.covariance * (g * (1.0 + a2 / b2)))
         else:
-            inverse = k.one / (b1 * b2 + k.epsilon)
+            inverse = 1.0 / (b1 * b2 + k.epsilon)
             value = a1 * a2 * inverse
             g = upstream[i] * k.scale * inverse
             through_ms = m * (g * (a2 * inverse) * (b2 * (md * md) + k.epsilon))
             through_md = -(md * (g * (a2 + value * b2)))
             ts = k.covariance * (g * (a1 * inverse) * (b1 * (k.covariance * var_d) + k.epsilon))
             td = -(k.covariance * (g * (a1 + value * b1)))
-        ts = k.zero if clamped_s else ts
-        td = k.zero if clamped_d else td
-        mean_s[i] = through_ms - ms * ts
-        mean_d[i] = through_md - md * td
+        ts = 0.0 if clamped_s else ts
+        td = 0.0 if clamped_d else td
+        mean_s[i] = through_ms - (ms - k.deficit * m) * ts
+        mean_d[i] = through_md - (md - k.deficit * md) * td
         square_s[i] = ts
         square_d[i] = td
 
@@ -299,10 +317,10 @@ def _clamp_row(values: NDArray[Any], k: Constants) -> None:
 
 
 @compiled
-def _keep_defined(values: NDArray[Any], inverse_weight: NDArray[Any], k: Constants) -> None:
+def _keep_defined(values: NDArray[Any], inverse_weight: NDArray[Any]) -> None:
     """0 where a window holds no valid pixel."""
     for i in range(values.size):
-        values[i] = values[i] if inverse_weight[i] > k.zero else k.zero
+        values[i] = values[i] if inverse_weight[i] > 0.0 else 0.0
 
 
 # --- Tiles ----------------------------------------------------------------------------------------
@@ -327,13 +345,13 @@ def forward_tile(
     taps_d, taps_h, taps_w = taps
     count = 5 if mask.size else 4
     planes = np.empty((count, x.shape[1], x.shape[2]), x.dtype)
-    column_sums = np.empty(x.shape[2], x.dtype)
-    rows = np.empty((count, x.shape[2] - taps_w.size + 1), x.dtype)
+    column_sums = np.empty(x.shape[2])
+    rows = np.empty((count, x.shape[2] - taps_w.size + 1))
     _sum_and_difference(x, y, mask, k)
     for d in range(values.shape[0]):
         _filter_depth(x, y, mask, d * step, taps_d, planes)
         for h in range(values.shape[1]):
-            _moment_rows(planes, h * step, taps_h, taps_w, k, column_sums, rows)
+            _moment_rows(planes, h * step, taps_h, taps_w, column_sums, rows)
             if step > 1:
                 for p in range(count):
                     row = rows[p]
@@ -343,7 +361,7 @@ def forward_tile(
             _similarity_row(rows, k, contrast, out)
             _clamp_row(out, k)
             if mask.size:
-                _keep_defined(out, rows[WEIGHT], k)
+                _keep_defined(out, rows[WEIGHT])
 
 
 @compiled
@@ -394,7 +412,7 @@ def backward_tile(
             of_ss, of_dd = filtered[SUM_SQUARE, d, h], filtered[DIFFERENCE_SQUARE, d, h]
             to_x, to_y = grad_x[d, h], grad_y[d, h]
             for i in range(width):
-                sign = l1_weight if t[i] > k.zero else (-l1_weight if t[i] < k.zero else k.zero)
+                sign = l1_weight if t[i] > 0.0 else (-l1_weight if t[i] < 0.0 else 0.0)
                 from_s, from_d = of_s[i] + s[i] * of_ss[i], of_d[i] + t[i] * of_dd[i] + sign
                 to_x[i] = from_s + from_d
                 to_y[i] = from_s - from_d
@@ -402,8 +420,8 @@ def backward_tile(
             if mask.size:  # invalid pixels have a difference of 0, and no gradient
                 m = mask[at_d + d, at_h + h, at_w:]
                 for i in range(width):
-                    to_x[i] = to_x[i] if m[i] > k.zero else k.zero
-                    to_y[i] = to_y[i] if m[i] > k.zero else k.zero
+                    to_x[i] = to_x[i] if m[i] > 0.0 else 0.0
+                    to_y[i] = to_y[i] if m[i] > 0.0 else 0.0
     return float(l1 / k.scale)
 
 
@@ -423,9 +441,9 @@ def _gradient_terms(
     taps_d, taps_h, taps_w = taps
     count = 5 if mask.size else 4
     planes = np.empty((count, x.shape[1], x.shape[2]), x.dtype)
-    column_sums = np.empty(x.shape[2], x.dtype)
+    column_sums = np.empty(x.shape[2])
     depth, height, width = upstream.shape
-    rows = np.empty((count, width), x.dtype)
+    rows = np.empty((count, width))
     terms = np.zeros((4, depth, height, width), x.dtype)
     _sum_and_difference(x, y, mask, k)
     for d in range(depth):
@@ -436,7 +454,7 @@ def _gradient_terms(
             counts, out = inside[d, h], values[d, h]
             if not counts.any():
                 continue
-            _moment_rows(planes, h, taps_h, taps_w, k, column_sums, rows)
+            _moment_rows(planes, h, taps_h, taps_w, column_sums, rows)
             _similarity_row(rows, k, contrast, out)
             _gradient_row(
                 rows, upstream[d, h], k, contrast,
@@ -447,11 +465,11 @@ def _gradient_terms(
                 if mask.size:
                     weight = rows[WEIGHT]
                     for i in range(term.size):
-                        term[i] = term[i] * weight[i] if weight[i] > k.zero else k.zero
+                        term[i] = term[i] * weight[i] if weight[i] > 0.0 else 0.0
                 for i in range(term.size):
                     passes = counts[i] and not (out[i] < k.lowest or out[i] > k.highest)
-                    term[i] = term[i] if passes else k.zero
+                    term[i] = term[i] if passes else 0.0
             _clamp_row(out, k)
             if mask.size:
-                _keep_defined(out, rows[WEIGHT], k)
+                _keep_defined(out, rows[WEIGHT])
     return terms

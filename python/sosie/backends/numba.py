@@ -13,6 +13,7 @@ These functions trust their arguments: the public ones checked shapes, dtypes an
 from __future__ import annotations
 
 import itertools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -221,29 +222,40 @@ class _Tile(NamedTuple):
 class _Plan:
     """Parameters as the kernels take them: of one dtype, with three spatial axes."""
 
-    def __init__(self, parameters: SSIMParameters, dtype: str) -> None:
+    def __init__(self, parameters: SSIMParameters, dtype: str, masked: bool) -> None:
         missing = 3 - len(parameters.taps)
         self.dtype = np.dtype(dtype)
-        self.windows = ((1.0,),) * missing + parameters.taps
-        self.taps: Any = tuple(np.array(window, dtype) for window in self.windows)
+        sums = [math.fsum(window) for window in parameters.taps]
+        self.windows = ((1.0,),) * missing + tuple(
+            tuple(tap / total for tap in window)
+            for window, total in zip(parameters.taps, sums, strict=True)
+        )
+        self.taps: Any = tuple(_rounded(window, dtype) for window in self.windows)
         self.before = tuple((len(window) - 1) // 2 for window in self.windows)
         self.after = tuple(len(window) // 2 for window in self.windows)
         self.crop = ((0, 0),) * missing + parameters.crop
         self.stride = parameters.stride
         self.border = parameters.border
-        self.constants = self._constants(parameters)
+        # Under a mask every mean is over weights that sum to 1, whatever the window does.
+        self.constants = self._constants(parameters, 1.0 if masked else math.prod(sums))
 
-    def _constants(self, p: SSIMParameters) -> Constants:
+    def _constants(self, p: SSIMParameters, window_sum: float) -> Constants:
         # A power of two brings the range to at most 1, so that no product of four pixels leaves
         # float32; it rounds nothing.
-        scale = 1.0 if p.data_range == 1.0 else float(np.ldexp(1.0, -np.frexp(p.data_range)[1]))
-        lowest, highest = (-np.inf, np.inf) if p.clamp_value is None else p.clamp_value
-        numbers = (
-            scale, 2.0 * p.center * scale, p.c1 * scale**2, p.c2 * scale**2, p.epsilon * scale**4,
-            p.covariance_scale, 0.0 if p.clamp_variance else -np.inf, lowest, highest,
-            0.0, 0.5, 1.0,
-        )  # fmt: skip
-        return Constants(*(self.dtype.type(number) for number in numbers))
+        scale = 1.0 if p.data_range == 1.0 else 0.5 ** math.frexp(p.data_range)[1]
+        lowest, highest = (-math.inf, math.inf) if p.clamp_value is None else p.clamp_value
+        return Constants(
+            scale=scale,
+            twice_center=p.data_range * scale,
+            c1=p.c1 * (scale / window_sum) ** 2,
+            c2=p.c2 * scale**2,
+            epsilon=p.epsilon * scale**4 / window_sum**2,
+            covariance=p.covariance_scale * window_sum,
+            deficit=1.0 - window_sum,
+            least_variance=0.0 if p.clamp_variance else -math.inf,
+            lowest=lowest,
+            highest=highest,
+        )
 
     def positions(self, box: Box, shape: tuple[int, ...]) -> list[range]:
         """Which indices of the map have their position inside a box of pixels, per axis."""
@@ -267,8 +279,19 @@ class _Plan:
 
 
 @lru_cache(maxsize=256)
-def _plan(parameters: SSIMParameters, dtype: str) -> _Plan:
-    return _Plan(parameters, dtype)
+def _plan(parameters: SSIMParameters, dtype: str, masked: bool) -> _Plan:
+    return _Plan(parameters, dtype, masked)
+
+
+def _rounded(window: tuple[float, ...], dtype: str) -> NDArray[Any]:
+    """Taps in the computing dtype that still sum to 1, as well as the largest can.
+
+    A window that sums to ``1 + e`` would cost every variance ``e`` times the squared mean.
+    """
+    taps = np.array(window, dtype)
+    largest = int(np.argmax(taps))
+    taps[largest] = float(taps[largest]) + (1.0 - math.fsum(taps))
+    return taps
 
 
 class _Pair:
@@ -277,7 +300,7 @@ class _Pair:
     def __init__(self, x: Array, y: Array, parameters: SSIMParameters, mask: Array | None) -> None:
         self.library = library = adapter(x)
         self.given = (x, y)
-        self.plan = _plan(parameters, _compute_dtype(library.dtype(x)))
+        self.plan = _plan(parameters, _compute_dtype(library.dtype(x)), mask is not None)
         self.x, self.y = (
             _volumes(library.to_numpy(library.kernel_ready(image))) for image in (x, y)
         )

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Needs Python 3.10 or newer and a C++17 compiler. Everything else is installed into .venv.
+#
+#   make demo     trains a small network on photographs and writes demo/report.html
+#   make test     every check there is
+#   make bench    measures sosie and its peers on this machine
+#   make lint     style and types alone
+#   make clean    removes what the others made
+
+PYTHON ?= python3
+DEMO_ARGUMENTS ?=
+BENCH_ARGUMENTS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# scikit-build-core and CMake themselves, so that builds go on from where the last one stopped.
+BUILD_REQUIREMENTS := "scikit-build-core>=1.0" "pybind11>=3.0" "cmake>=3.24" ninja
+# Tests of what is computed by way of torch. tests/test_ssim.py goes through all instruction sets itself.
+TORCH_TESTS := tests/test_torch_ssim.py tests/test_losses.py tests/test_peers_ssim.py
+SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc python -type f -not -name '*.pyc')
+CXX_SOURCES := $(shell find csrc tests/cpp -name '*.?pp')
+# $(call install,extra,build folder,warnings as errors)
+install = $(PIP) --no-build-isolation -C build-dir=build/$(2) -C cmake.define.SOSIE_WERROR=$(3) ".[$(1)]"
+
+comma := ,
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test bench lint clean format
+.PHONY: test-python test-doctest test-isas test-kernels test-sanitizers test-neon test-demo
+
+demo: $(VENV)/.installed
+	$(BIN)/sosie demo --output demo/report.html $(DEMO_ARGUMENTS)
+
+# In the order of the time they take to fail.
+test: lint test-kernels test-sanitizers test-neon test-python test-doctest test-isas test-demo
+	@echo "All checks passed."
+
+bench: $(VENV)/.installed-dev
+	$(PIP) --requirement benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.bench_ssim $(BENCH_ARGUMENTS)
+
+# ------------------------------------------------------------------------------------ environment
+
+$(VENV)/.created:
+	$(PYTHON) -c 'import sys; sys.exit("sosie needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "pip>=24"
+	touch $@
+
+# torch first and alone: a resolver that sees it among others may try newer ones, gigabytes each.
+$(VENV)/.torch: $(VENV)/.created constraints.txt
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) $(BUILD_REQUIREMENTS)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(SOURCES)
+	$(call install,zoo,default,OFF)
+	touch $@
+
+# piq asks for torchvision, which the tests replace by an empty module: sosie compares with none of
+# the parts that need it.
+$(VENV)/.installed-dev: $(VENV)/.torch $(SOURCES)
+	$(call install,dev,strict,ON)
+	$(PIP) --no-deps piq
+	touch $@ $(VENV)/.installed
+
+# ------------------------------------------------------------------------------------------ style
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+# ----------------------------------------------------------------------------------- Python tests
+
+test-python: $(VENV)/.installed-dev
+	$(PYTEST) tests
+
+# Examples of the installed package, and of the README, which are to run as they stand.
+test-doctest: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' --pyargs sosie README.md
+
+# The best instruction set ran above.
+test-isas: $(VENV)/.installed-dev
+	for isa in $$($(BIN)/python -c 'from sosie import _core; print(*_core.supported_isas()[:-1])'); do \
+	    echo "instruction set $$isa"; \
+	    SOSIE_ISA=$$isa $(PYTEST) $(TORCH_TESTS) || exit 1; \
+	done
+
+test-demo: $(VENV)/.installed-dev
+	$(BIN)/sosie demo --output build/demo/report.html --steps 20
+
+# ------------------------------------------------------------- kernels without Python, every which way
+
+# $(call kernel_tests,build folder,CMake arguments): builds and runs tests/cpp
+define kernel_tests
+$(BIN)/cmake -S . -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+    -DSOSIE_KERNEL_TESTS=ON -DSOSIE_WERROR=ON $(2) --log-level=WARNING
+$(BIN)/cmake --build build/$(1)
+$(BIN)/ctest --test-dir build/$(1) --output-on-failure
+endef
+
+test-kernels: $(VENV)/.torch
+	$(call kernel_tests,kernels)
+
+test-sanitizers: $(VENV)/.torch
+	$(call kernel_tests,kernels-address,-DSOSIE_SANITIZE=address$(comma)undefined)
+	$(call kernel_tests,kernels-thread,-DSOSIE_SANITIZE=thread)
+
+CROSS := aarch64-linux-gnu
+test-neon: $(VENV)/.torch
+	@if command -v $(CROSS)-g++ > /dev/null && command -v qemu-aarch64 > /dev/null; then \
+	    $(MAKE) --no-print-directory .test-neon; \
+	elif [ -n "$(REQUIRE_NEON)" ]; then \
+	    echo "NEON kernels: $(CROSS)-g++ or qemu-aarch64 is missing" >&2; exit 1; \
+	else \
+	    echo "NEON kernels: skipped, $(CROSS)-g++ or qemu-aarch64 is missing" \
+	         "(packages g++-$(CROSS) and qemu-user)"; \
+	fi
+
+.PHONY: .test-neon
+.test-neon:
+	$(call kernel_tests,kernels-neon,-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	    -DCMAKE_CXX_COMPILER=$(CROSS)-g++ \
+	    "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/$(CROSS)")
+
+# ------------------------------------------------------------------------------------------- rest
+
+clean:
+	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

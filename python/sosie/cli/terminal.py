@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["fail", "messages", "progress", "results"]
+
+#: Tables and numbers.
+results = Console()
+#: Progress, warnings and errors.
+messages = Console(stderr=True)
+
+
+def fail(sentence: str) -> NoReturn:
+    """Say what went wrong and end with exit status 1."""
+    messages.print(f"sosie: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def progress() -> Progress:
+    """Progress bars on standard error; invisible unless that is a terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        console=messages,
+        disable=not messages.is_terminal,
+    )

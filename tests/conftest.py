@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: a header that says what is being tested, and fresh interpreters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from hypothesis import settings
+
+# Machines that test are shared machines: the time of one example says nothing. The same examples
+# are tried every time, so that a failure belongs to a change.
+settings.register_profile("sosie", deadline=None, derandomize=True)
+settings.load_profile("sosie")
+
+#: What a caller's shell may hold that changes who computes, and how.
+_SETTINGS = ("SOSIE_ISA", "SOSIE_BACKEND", "SOSIE_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def pytest_report_header() -> list[str]:
+    """Say which kernels run, so that one knows what was tested."""
+    from sosie.config import configuration
+
+    found = configuration()
+    isa = found["instruction_sets"]
+    return [
+        f"sosie {found['version']}: backend {found['backend']}, instruction set {isa['used']} of "
+        f"{', '.join(isa['supported'])}, {found['threads']} threads"
+    ]
+
+
+@pytest.fixture
+def run_python() -> Callable[..., str]:
+    """Run code in a fresh interpreter and return what it printed.
+
+    Keyword arguments are environment variables; settings of the caller's are not inherited. The
+    test fails when the code does, or when it is not done after two minutes: a hang.
+    """
+
+    def run(code: str, *, expect_failure: bool = False, **environment: str) -> str:
+        inherited = {name: text for name, text in os.environ.items() if name not in _SETTINGS}
+        try:
+            finished = subprocess.run(
+                [sys.executable, "-c", code],
+                env=inherited | environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still running after 120 s:\n{code}")
+        if (finished.returncode != 0) != expect_failure:
+            pytest.fail(f"exit status {finished.returncode}:\n{finished.stdout}{finished.stderr}")
+        return finished.stderr if expect_failure else finished.stdout
+
+    return run
