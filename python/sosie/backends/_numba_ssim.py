@@ -61,20 +61,23 @@ class Constants(NamedTuple):
 
 
 def compiled(function: Function) -> Function:
-    """Compiled on first use and kept on disk; releases the GIL.
+    """Compiled on first use and kept on disk where possible; releases the GIL.
 
     Contraction of multiply and add is the only freedom with the order of operations; so bits depend
     on the machine, but neither on the number of threads nor on the run.
     """
-    dispatcher: Function = nb.njit(
-        function, cache=True, nogil=True, error_model="numpy", fastmath={"contract"}
-    )
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    dispatcher: Function
+    try:
+        dispatcher = nb.njit(function, cache=True, **options)
+    except RuntimeError:  # no folder to keep it in, as in a read-only container
+        dispatcher = nb.njit(function, **options)
     return dispatcher
 
 
 # --- Filters --------------------------------------------------------------------------------------
 #
-# Both take the taps four at a time, which saves passes over the sums, and from the ends of the window
+# Both take the taps four at a time, which saves passes over the sums, and from the window's ends
 # inwards: the small ones of a Gaussian are added up before rounding can take their last digits.
 
 

@@ -28,7 +28,9 @@ _STANDARD_OUTPUT = Path("-")
 
 def compare(
     a: Annotated[Path, typer.Argument(help="An image, or a folder.", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="The image or folder to compare it with.", show_default=False)],
+    b: Annotated[
+        Path, typer.Argument(help="The image or folder to compare it with.", show_default=False)
+    ],
     measures: Annotated[
         str, typer.Option(help=f"Comma-separated, out of: {', '.join(MEASURES)}.")
     ] = "ssim,psnr,mse",
@@ -59,7 +61,9 @@ def compare(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(help="Pairs compared at a time.  [default: processors]", min=1, show_default=False),
+        typer.Option(
+            help="Pairs compared at a time.  [default: processors]", min=1, show_default=False
+        ),
     ] = None,
 ) -> None:
     """Compare two images, or the images of two folders by name.
@@ -167,7 +171,10 @@ def _write(*outputs: tuple[Path | None, Callable[[], str]]) -> None:
 def _report_failures(comparison: Comparison) -> None:
     for failure in comparison.failures:
         messages.print(
-            f"{failure.name}: {failure.reason}", style="red", markup=False, highlight=False,
+            f"{failure.name}: {failure.reason}",
+            style="red",
+            markup=False,
+            highlight=False,
             soft_wrap=True,
         )
     if not comparison.results:

@@ -19,9 +19,9 @@ __all__ = ["demo"]
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option(help="The page to write.", dir_okay=False)
-    ] = Path("demo/report.html"),
+    output: Annotated[Path, typer.Option(help="The page to write.", dir_okay=False)] = Path(
+        "demo/report.html"
+    ),
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 1600,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
     as_json: Annotated[

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparison of image files, in pairs, by any number of measures.
 
-`files` reads an image file into an array, `pairs` matches the files of two folders, `measures` is the
-table of what can be measured, `run` measures many pairs with threads and sums up.
+`files` reads an image file into an array, `pairs` matches the files of two folders, `measures` is
+the table of what can be measured, `run` measures many pairs with threads and sums up.
 """
 
 from __future__ import annotations

@@ -123,7 +123,9 @@ def _refuse_what_would_be_lost(image: Image.Image) -> None:
 
 def _is_deeper_than_its_mode(image: Image.Image) -> bool:
     """Whether decoding would drop the low byte of 16-bit samples."""
-    return image.mode in ("L", "LA", "RGB", "RGBA") and any("16" in raw for raw in _raw_modes(image))
+    return image.mode in ("L", "LA", "RGB", "RGBA") and any(
+        "16" in raw for raw in _raw_modes(image)
+    )
 
 
 def _has_two_byte_colours(image: Image.Image) -> bool:
@@ -165,10 +167,8 @@ def _decode_two_byte_colours(image: Image.Image) -> np.ndarray[Any, np.dtype[Any
     halves = []
     for byte_order in ("16B", "16L"):
         with Image.open(path) as half:
-            half.tile = [  # type: ignore[attr-defined]
-                part._replace(args=part.args.replace("16B", byte_order))
-                for part in half.tile  # type: ignore[attr-defined]
-            ]
+            tiles: Any = half.tile
+            half.tile = [part._replace(args=part.args.replace("16B", byte_order)) for part in tiles]
             halves.append(np.asarray(ImageOps.exif_transpose(half)).astype(np.uint16))
     high, low = halves
     return high << 8 | low

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be measured between two images: one row per measure.
 
-All take two arrays of equal shape ``(H, W)`` or ``(H, W, C)`` and dtype, the data range and the name
-of an SSIM convention, and return a number. Colour images: similarities are averaged over channels,
-errors over all samples.
+All take two arrays of equal shape ``(H, W)`` or ``(H, W, C)`` and dtype, the data range and the
+name of an SSIM convention, and return a number. Colour images: similarities are averaged over
+channels, errors over all samples.
 """
 
 from __future__ import annotations

@@ -87,9 +87,7 @@ class Comparison:
     def summary(self, measure: Measure) -> Summary:
         """Mean, median and extremes of one measure."""
         values = np.array([result.values[measure.name] for result in self.results])
-        return Summary(
-            *(float(reduce(values)) for reduce in (np.mean, np.median, np.min, np.max))
-        )
+        return Summary(*(float(reduce(values)) for reduce in (np.mean, np.median, np.min, np.max)))
 
     def worst_first(self) -> list[Result]:
         """Results from the least similar pair to the most similar, by the first measure."""
@@ -173,7 +171,9 @@ def _compare(pair: Pair, options: Options) -> Result | Failure:
         a, b = read_pair(pair)
         data_range = data_range_of(a, options)
         values = {
-            measure.name: measure.compute(a.pixels, b.pixels, data_range, measure.spec(options.spec))
+            measure.name: measure.compute(
+                a.pixels, b.pixels, data_range, measure.spec(options.spec)
+            )
             for measure in options.measures
         }
     except ValueError as error:  # also an image that is smaller than the window

@@ -137,7 +137,9 @@ def comparison_html(comparison: Comparison, a: str, b: str) -> str:
         stops=COLOUR_SCALE_STOPS,
         plots=_plots(comparison, maps),
         results=comparison.results,
-        number=lambda value: value if math.isfinite(value) else ("1e999" if value > 0 else "-1e999"),
+        number=lambda value: (
+            value if math.isfinite(value) else ("1e999" if value > 0 else "-1e999")
+        ),
     )
 
 
@@ -163,16 +165,14 @@ def _pictures(result: Result, options: Options, longest_side: int) -> _Pictures:
     similarity = None
     if any(measure.name == "ssim" for measure in options.measures):
         similarity = _similarity_map(a.pixels, b.pixels, data_range, options)
-    files = (
+    file_a, file_b = (
         encode_picture(to_8_bit(picture.pixels, data_range), longest_side) for picture in (a, b)
     )
     reduced = max(result.width, result.height) > longest_side
-    return _Pictures(result, *files, similarity, reduced)
+    return _Pictures(result, file_a, file_b, similarity, reduced)
 
 
-def _similarity_map(
-    a: Pixels, b: Pixels, data_range: float, options: Options
-) -> Pixels:
+def _similarity_map(a: Pixels, b: Pixels, data_range: float, options: Options) -> Pixels:
     """SSIM at each position, averaged over channels, ``(H', W')``."""
     colour = a.ndim == 3
     _, similarity = sosie.ssim(

@@ -20,6 +20,7 @@ from sosie.zoo.demonstration import MEASURED
 from sosie.zoo.photographs import CREDITS
 
 if TYPE_CHECKING:
+    from sosie.comparison.measures import Measure
     from sosie.zoo.demonstration import Demonstration, Repair
 
 __all__ = ["demonstration_html"]
@@ -88,16 +89,13 @@ def _photograph(repair: Repair, maps: dict[str, Any], floor: float) -> dict[str,
 
 def _mean_gain(demonstration: Demonstration) -> dict[str, tuple[str, str]]:
     """Mean over photographs of each measure, damaged and repaired, as text."""
+
+    def mean(measure: Measure, version: str) -> str:
+        values = [repair.values[version][measure.name] for repair in demonstration.repairs]
+        return measure.text(float(np.mean(values)))
+
     return {
-        measure.name: (
-            *(
-                measure.text(
-                    float(np.mean([r.values[v][measure.name] for r in demonstration.repairs]))
-                )
-                for v in ("damaged", "repaired")
-            ),
-        )
-        for measure in MEASURED
+        measure.name: (mean(measure, "damaged"), mean(measure, "repaired")) for measure in MEASURED
     }
 
 

@@ -66,8 +66,8 @@ def data_uri(content: bytes) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file whole or not at all; its folder is made if need be.
 
-    Readers see the old file or the new one. What is no regular file, ``/dev/stdout`` for example, is
-    written to directly.
+    Readers see the old file or the new one. What is no regular file, ``/dev/stdout`` for example,
+    is written to directly.
 
     Raises
     ------

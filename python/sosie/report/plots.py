@@ -27,7 +27,7 @@ _VARIABLES = {
 }
 _INK, _MUTED, _LINE, _ACCENT, _WARM = _VARIABLES
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "font.size": 9,
     "text.color": _INK,

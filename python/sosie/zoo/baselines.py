@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Repair without training: what a network has to beat.
 
-All take a damaged image ``(H, W, C)`` of floats in [0, 1], which of its pixels are known ``(H, W)``,
-and one or two numbers; and return the repaired image ``(H, W, C)``.
+All take a damaged image ``(H, W, C)`` of floats in [0, 1], which of its pixels are known
+``(H, W)``, and one or two numbers; and return the repaired image ``(H, W, C)``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def masked_median(damaged: Image, known: Mask, size: int) -> Image:
     empty = np.isnan(windows).all(axis=(-2, -1))
     fallback = normalised_convolution(damaged, known, float(size))
     windows = np.where(empty[..., None, None], fallback[..., None, None], windows)
-    return np.nanmedian(windows, axis=(-2, -1)).astype(np.float32)
+    median: Image = np.nanmedian(windows, axis=(-2, -1)).astype(np.float32)
+    return median
 
 
 def non_local_means(damaged: Image, known: Mask, sigma: float, strength: float) -> Image:

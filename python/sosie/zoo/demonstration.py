@@ -7,6 +7,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -69,7 +70,7 @@ class StepTimes:
     Attributes
     ----------
     step, loss : dict of str to float
-        With sosie's loss ("sosie") and the same loss composed of plain torch operations ("composed").
+        With sosie's loss ("sosie"), and the same loss composed of torch operations ("composed").
     batch, crop : int
         Images per step and their side in pixels.
     threads : int
@@ -197,7 +198,7 @@ def _composed_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def _time_steps(
     model: nn.Module, loss: Loss, damage: NoiseAndHoles, photographs: list[Pixels], seed: int
 ) -> StepTimes:
-    """Both losses in turn, on copies of the network; the first round warms up and is not counted."""
+    """Both losses in turn, on copies of the network; the first round warms up, uncounted."""
     sampler = CropSampler(photographs, crop=_TIMED_CROP, batch=_TIMED_BATCH, seed=seed)
     images = sampler.draw()
     losses = {"sosie": loss, "composed": _composed_loss}
@@ -209,11 +210,9 @@ def _time_steps(
     loss_times: dict[str, list[float]] = {name: [] for name in losses}
     for _ in range(_TIMED_ROUNDS + 1):
         for name, one in losses.items():
-            step_times[name].append(_milliseconds(lambda t=trainers[name]: t.step(images)))
+            step_times[name].append(_milliseconds(partial(trainers[name].step, images)))
             prediction = (images * 0.9).requires_grad_()
-            loss_times[name].append(
-                _milliseconds(lambda f=one, p=prediction: f(p, images).backward())
-            )
+            loss_times[name].append(_milliseconds(partial(_differentiate, one, prediction, images)))
     return StepTimes(
         {name: median(times[1:]) for name, times in step_times.items()},
         {name: median(times[1:]) for name, times in loss_times.items()},
@@ -221,6 +220,10 @@ def _time_steps(
         _TIMED_CROP,
         torch.get_num_threads(),
     )
+
+
+def _differentiate(loss: Loss, prediction: Tensor, target: Tensor) -> None:
+    loss(prediction, target).backward()
 
 
 def _milliseconds(call: Callable[[], object]) -> float:

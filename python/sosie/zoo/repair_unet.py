@@ -40,9 +40,10 @@ class RepairUNet(nn.Module):
 
     Notes
     -----
-    Called as ``model(damaged, known)`` with ``damaged`` of shape (N, 3, H, W) in [0, 1] and ``known``
-    of shape (N, 1, H, W), 1 where a pixel is known and 0 where it is missing; what ``damaged`` holds
-    there does not matter, if it is finite. Any H and W. Returns (N, 3, H, W), not clipped.
+    Called as ``model(damaged, known)`` with ``damaged`` of shape (N, 3, H, W) in [0, 1] and
+    ``known`` of shape (N, 1, H, W), 1 where a pixel is known and 0 where it is missing; what
+    ``damaged`` holds there does not matter, if it is finite. Any H and W. Returns (N, 3, H, W), not
+    clipped.
 
     Examples
     --------

@@ -30,8 +30,8 @@ class CropSampler:
     Parameters
     ----------
     photographs : sequence of ndarray of uint8, shape (H, W, 3)
-        Half-size copies of those large enough are added. A photograph is drawn with a probability in
-        proportion to the root of its area, gray ones a third as often.
+        Half-size copies of those large enough are added. A photograph is drawn with a probability
+        in proportion to the root of its area, gray ones a third as often.
     crop : int
         Side of a crop, in pixels.
     batch : int
@@ -62,9 +62,7 @@ class CropSampler:
 
     def _crop(self) -> Pixels:
         random = self._random
-        photograph = self._photographs[
-            random.choice(len(self._photographs), p=self._probabilities)
-        ]
+        photograph = self._photographs[random.choice(len(self._photographs), p=self._probabilities)]
         top = random.integers(photograph.shape[0] - self.crop + 1)
         left = random.integers(photograph.shape[1] - self.crop + 1)
         crop = photograph[top : top + self.crop, left : left + self.crop]
@@ -78,7 +76,8 @@ def _halved(photograph: Pixels) -> Pixels:
     """Mean over boxes of 2 x 2 pixels."""
     height, width = (size // 2 for size in photograph.shape[:2])
     boxes = photograph[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
-    return np.rint(boxes.mean(axis=(1, 3))).astype(np.uint8)
+    halved: Pixels = np.rint(boxes.mean(axis=(1, 3))).astype(np.uint8)
+    return halved
 
 
 def _weight(photograph: Pixels) -> float:
@@ -109,7 +108,7 @@ class Trainer:
     def __init__(
         self, model: nn.Module, loss: Loss, damage: Damage, *, steps: int, seed: int
     ) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.damage = loss, damage
         self._generator = torch.Generator().manual_seed(seed)
         self._optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
@@ -122,7 +121,7 @@ class Trainer:
         damaged, known = self.damage(images, self._generator)
         self._optimizer.zero_grad()
         loss = self.loss(self.model(damaged, known), images)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
         self._optimizer.step()
         self._schedule.step()
