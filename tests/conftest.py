@@ -8,6 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+# The reference multiplies small matrices; OpenBLAS would only make threads wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

@@ -305,6 +305,7 @@ def check_all(
     positions = counted.sum(axis=tuple(range(2, x.ndim)), keepdims=True)
     assert_close(values, expected.values, tolerance.mean_over(positions))
     if mask is not None:
+        np.testing.assert_array_equal(similarity_map == 0.0, expected.map == 0.0)
         seen = resolvable(mask, x.shape, p)
         similarity_map = np.where(seen, similarity_map, expected.map)
     assert_close(similarity_map, expected.map, tolerance.map)
@@ -363,8 +364,7 @@ MASKABLE = CONVENTIONS | {"hollow": {"window": "custom", "taps": (0.5, 0.0, 0.5)
 def resolvable(mask: Array, shape: tuple[int, ...], p: SSIMParameters) -> np.ndarray:
     """Positions whose window holds no valid pixel, or more than 1e-5 of its weight in them.
 
-    Between the two an executor may find nothing: a running sum that went up and down again is only
-    0 to rounding.
+    Where they hold less, what an executor subtracts to move a sum on weighs as much as the sum.
     """
     weight = np.broadcast_to(np.asarray(mask), shape).astype(np.float64)
     for axis, (size, taps, crop) in enumerate(zip(shape[2:], p.taps, p.crop, strict=True), 2):

@@ -79,7 +79,8 @@ inline Vec<T> evaluate_with_gradient(const Vec<T>* panel, const Constants<T>& k,
         // A map has a value wherever a window holds a valid pixel; a mean is over valid centres.
         const Mask<T> some = m.inverse_weight > Vec<T>{};
         inside &= upstream_is_map ? some : (some & centre);
-        counted &= some & centre;
+        counted &= centre;
+        value = keep<T>(value, some);
     }
     if (k.clamp_value) {
         value = clamp_value<T>(value, k);

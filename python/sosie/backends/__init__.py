@@ -2,9 +2,9 @@
 """Which executor computes.
 
 An executor is a module with the functions of every family it serves, all with the same signatures:
-``native`` (compiled kernels), ``numba`` (the same, compiled at run time) and ``reference`` (float64
-NumPy, the specification). For arrays in host memory the first of them that is available is used,
-unless ``SOSIE_BACKEND`` or :func:`use_backend` names another.
+``native`` (compiled kernels), ``numba`` (the same formulas, compiled at run time) and ``reference``
+(float64 NumPy, the specification). For arrays in host memory the first of them that is available is
+used, unless ``SOSIE_BACKEND`` or :func:`use_backend` names another.
 """
 
 from __future__ import annotations
