@@ -114,7 +114,10 @@ def _nobody_watches(arguments: tuple[Any, ...]) -> bool:
         torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._autograd._profiler_enabled()
         and all(
-            type(argument) is torch.Tensor and argument.is_cpu
+            type(argument) is torch.Tensor
+            and argument.is_cpu
+            # ``torch.autograd.grad(is_grads_batched=True)`` maps by another mechanism than vmap.
+            and not torch._C._functorch.is_legacy_batchedtensor(argument)
             for argument in arguments
             if isinstance(argument, torch.Tensor)
         )
