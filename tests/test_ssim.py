@@ -1171,9 +1171,10 @@ def test_random_problems(executor, problem) -> None:
         for image, move in zip(images(shape, seed % 1000), moves, strict=True)
     )
     expected = define(x.astype(float), y.astype(float), p, kind, mask)
-    # Two pixels of a window under a mask have hardly a variance: see `tolerance_under`.
+    # Two pixels of a window under a mask have hardly a variance: see `tolerance_under`. Windows
+    # here go down to three pixels, whose variances lose more digits than those that are in use.
     check_all(
-        executor, x, y, p, kind, expected, TOLERANCE[dtype].times(10.0 if masked else 1.0), mask
+        executor, x, y, p, kind, expected, TOLERANCE[dtype].times(10.0 if masked else 2.0), mask
     )
 
 

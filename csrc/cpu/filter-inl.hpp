@@ -175,9 +175,9 @@ Filter<T> choose_filter(const double* taps, int size) {
 }
 
 // The taps in the compute type, as good as that type can: what rounding took from their sum goes to
-// the outermost taps, whose last digit is the finest. A window that sums to 1 + e would cost a
-// variance e times the squared mean, with the same sign everywhere. Equal taps must stay equal.
-// Returns the sum.
+// the outermost taps, whose last digit is the finest, but not to those it would change visibly. A
+// window that sums to 1 + e would cost a variance e times the squared mean, with the same sign
+// everywhere. Equal taps must stay equal. Returns the sum.
 template <class T>
 double round_taps(const double* taps, int size, T* rounded) {
     double sum = 0;
@@ -189,7 +189,9 @@ double round_taps(const double* taps, int size, T* rounded) {
     }
     if (uniform) return sum;
     int outermost = 0;
-    while (rounded[outermost] == 0 && rounded[size - 1 - outermost] == 0) ++outermost;
+    const auto too_small = [&](int k) { return rounded[k] < T(1e-4); };
+    while (outermost < size / 2 && (too_small(outermost) || too_small(size - 1 - outermost)))
+        ++outermost;
     const double rest = (1.0 - sum) / 2;
     const int last = size - 1 - outermost;
     rounded[outermost] = T(double(rounded[outermost]) + rest);
