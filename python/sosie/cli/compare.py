@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sosie.cli.terminal import fail, messages, progress, results
-from sosie.comparison import MEASURES, Comparison, Measure, compare_pairs, match
+from sosie.cli.terminal import DIRECTIONS, fail, heading, messages, progress, results
+from sosie.comparison import MEASURES, Comparison, compare_pairs, match
 from sosie.comparison.pairs import printable
 from sosie.comparison.run import Options
 from sosie.report.comparison import comparison_csv, comparison_html, comparison_json
@@ -131,10 +131,12 @@ def _options(names: str, spec: str | None, data_range: float | None) -> Options:
 
 def _print_table(comparison: Comparison) -> None:
     options = comparison.options
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", caption=DIRECTIONS, caption_justify="left")
     table.add_column("pair", overflow="fold", min_width=12)
     for measure in options.measures:
-        table.add_column(_heading(measure, options.spec), justify="right", no_wrap=True)
+        spec = measure.spec(options.spec)
+        title = f"{heading(measure)}\n{spec}" if spec else heading(measure)
+        table.add_column(title, justify="right", no_wrap=True)
     for result in comparison.results:
         values = (measure.text(result.values[measure.name]) for measure in options.measures)
         table.add_row(Text(result.pair.name), *values)
@@ -145,13 +147,6 @@ def _print_table(comparison: Comparison) -> None:
             values = (measure.text(getattr(summary, name)) for measure, summary in summaries)
             table.add_row(f"{name} of {len(comparison.results)}", *values, style="bold")
     results.print(table)
-
-
-def _heading(measure: Measure, requested: str | None) -> str:
-    unit = f" ({measure.unit})" if measure.unit else ""
-    spec = measure.spec(requested)
-    lines = [f"{measure.title}{unit}", *([spec] if spec else []), measure.direction]
-    return "\n".join(lines)
 
 
 def _write(*outputs: tuple[Path | None, Callable[[], str]]) -> None:

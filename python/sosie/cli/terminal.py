@@ -3,18 +3,30 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["fail", "messages", "progress", "results"]
+if TYPE_CHECKING:
+    from sosie.comparison import Measure
+
+__all__ = ["DIRECTIONS", "fail", "heading", "messages", "progress", "results"]
 
 #: Tables and numbers.
 results = Console()
 #: Progress, warnings and errors.
 messages = Console(stderr=True)
+
+#: What the arrows of `heading` mean.
+DIRECTIONS = "↑ higher is better, ↓ lower is better"
+
+
+def heading(measure: Measure) -> str:
+    """Title of a measure's column: name, unit, direction."""
+    unit = f" ({measure.unit})" if measure.unit else ""
+    return f"{measure.title}{unit} {'↑' if measure.higher_is_better else '↓'}"
 
 
 def fail(sentence: str) -> NoReturn:

@@ -106,7 +106,8 @@ def read_picture(path: Path) -> Picture:
 
 def _refuse_what_would_be_lost(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    # What follows the first image of an MPO file, as cameras write them, is its preview or depth.
+    if frames > 1 and image.format != "MPO":
         raise UnreadableImageError(f"expected one frame, found {frames}")
     if image.mode not in {*_CHANNELS, "1", "P", "PA", "I"} and not image.mode.startswith("I;16"):
         raise UnreadableImageError(

@@ -1,125 +1,104 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of the demonstration."""
+"""The demonstration's outcome as an HTML page and as plain data."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
 import sosie
 from sosie.report.page import data_uri, render
-from sosie.report.pictures import (
-    COLOUR_SCALE_STOPS,
-    encode_heat_map,
-    encode_picture,
-    scale_floor,
-)
+from sosie.report.pictures import COLOUR_SCALE_STOPS, encode_heat_map, encode_picture
 from sosie.report.plots import loss_curve
-from sosie.zoo.demonstration import MEASURED
-from sosie.zoo.photographs import CREDITS
+from sosie.zoo.demonstration import DAMAGED, JUDGES, METHODS, NETWORK, NON_LOCAL, PLAIN, SOSIE
 
 if TYPE_CHECKING:
-    from sosie.comparison.measures import Measure
-    from sosie.zoo.demonstration import Demonstration, Repair
+    from sosie.zoo.demonstration import Outcome, Photograph
 
-__all__ = ["demonstration_html"]
+__all__ = ["demonstration_html", "demonstration_json"]
 
 
-def demonstration_html(demonstration: Demonstration) -> str:
-    """Self-contained page: pictures to compare, numbers, loss curve, times of a step."""
-    maps = [_similarity_maps(repair) for repair in demonstration.repairs]
-    floor = scale_floor([similarity for group in maps for similarity in group.values()])
-    photographs = [
-        _photograph(repair, group, floor)
-        for repair, group in zip(demonstration.repairs, maps, strict=True)
-    ]
+def demonstration_json(outcome: Outcome) -> dict[str, Any]:
+    """Every number of the outcome, ready for ``json.dumps``."""
+    return {
+        "sosie": sosie.__version__,
+        "torch": torch.__version__,
+        "threads": outcome.threads,
+        "settings": asdict(outcome.settings),
+        "steps": outcome.steps,
+        "parameters": outcome.parameters,
+        "training_seconds": outcome.training_seconds,
+        "losses": outcome.losses,
+        "photographs": {
+            photograph.name: {repair.method: repair.values for repair in photograph.repairs}
+            for photograph in outcome.photographs
+        },
+        "step_seconds": {name: asdict(times) for name, times in outcome.times.items()},
+    }
+
+
+def demonstration_html(outcome: Outcome) -> str:
+    """A page: the photographs with a slider, tables, the loss curve, the step times."""
+    ours, plain = outcome.times[SOSIE], outcome.times[PLAIN]
     return render(
         "demonstration.html.j2",
-        title="sosie: photographs repaired",
+        title="Two photographs, repaired",
         version=sosie.__version__,
-        shown=demonstration,
-        measures=MEASURED,
-        photographs=photographs,
-        gain=_mean_gain(demonstration),
-        curve=loss_curve(demonstration.losses),
-        times=_bars(demonstration),
-        floor=floor,
+        torch_version=torch.__version__,
+        outcome=outcome,
+        settings=outcome.settings,
+        judges=JUDGES,
+        damaged=DAMAGED,
+        baseline=NON_LOCAL,
+        network=NETWORK,
+        photographs=[_photograph(photograph) for photograph in outcome.photographs],
+        summary=[
+            (method, {judge.name: outcome.mean(method, judge.name) for judge in JUDGES})
+            for method in METHODS
+        ],
         stops=COLOUR_SCALE_STOPS,
+        curve=loss_curve(outcome.losses),
+        ours=ours,
+        plain=plain,
+        longest_step=max(ours.step, plain.step),
     )
 
 
-def _similarity_maps(repair: Repair) -> dict[str, Any]:
-    """SSIM map of each version against the original, averaged over channels."""
-    return {
-        name: sosie.ssim(picture, repair.original, channel_axis=-1, return_map=True)[1].mean(-1)
-        for name, picture in repair.versions.items()
-    }
-
-
-def _photograph(repair: Repair, maps: dict[str, Any], floor: float) -> dict[str, Any]:
-    pictures = [
+def _photograph(photograph: Photograph) -> dict[str, Any]:
+    height, width = photograph.original.shape[:2]
+    stem = photograph.name.partition(".")[0]
+    versions = [
         {
-            "name": name,
-            "id": f"{repair.name.partition('.')[0]}-{number}",
-            "source": data_uri(encode_picture(picture)),
-            "map": data_uri(encode_heat_map(maps[name], floor)) if name in maps else None,
-            "values": repair.values.get(name),
+            "id": f"{stem}-{index}",
+            "method": repair.method,
+            "values": repair.values,
+            "picture": data_uri(encode_picture(repair.pixels)),
+            "map": data_uri(encode_heat_map(_similarity_map(repair.pixels, photograph.original))),
         }
-        for number, (name, picture) in enumerate(
-            {**repair.versions, "original": repair.original}.items()
-        )
+        for index, repair in enumerate(photograph.repairs)
     ]
-    best = {
-        measure.name: (max if measure.higher_is_better else min)(
-            values[measure.name] for values in repair.values.values()
-        )
-        for measure in MEASURED
-    }
-    height, width = repair.original.shape[:2]
     return {
-        "id": repair.name.partition(".")[0],
-        "credit": CREDITS[repair.name],
+        "stem": stem,
+        "credit": photograph.credit,
         "width": width,
         "height": height,
-        "pictures": pictures,
-        "best": best,
+        "versions": versions,
+        "original": {
+            "id": f"{stem}-original",
+            "method": "original",
+            "picture": data_uri(encode_picture(photograph.original)),
+        },
+        "best": {judge.name: _best(photograph, judge) for judge in JUDGES},
     }
 
 
-def _mean_gain(demonstration: Demonstration) -> dict[str, tuple[str, str]]:
-    """Mean over photographs of each measure, damaged and repaired, as text."""
-
-    def mean(measure: Measure, version: str) -> str:
-        values = [repair.values[version][measure.name] for repair in demonstration.repairs]
-        return measure.text(float(np.mean(values)))
-
-    return {
-        measure.name: (mean(measure, "damaged"), mean(measure, "repaired")) for measure in MEASURED
-    }
+def _best(photograph: Photograph, judge: Any) -> float:
+    values = [repair.values[judge.name] for repair in photograph.repairs]
+    return max(values) if judge.higher_is_better else min(values)
 
 
-def _bars(demonstration: Demonstration) -> list[dict[str, Any]]:
-    """Rows of the two bar charts: milliseconds, and the share of the longest."""
-    times = demonstration.times
-    charts = (
-        ("One training step", times.step),
-        ("The loss and its gradient alone", times.loss),
-    )
-    labels = {"sosie": "sosie", "composed": "plain torch operations"}
-    return [
-        {
-            "title": title,
-            "ratio": milliseconds["composed"] / milliseconds["sosie"],
-            "rows": [
-                {
-                    "label": labels[name],
-                    "ours": name == "sosie",
-                    "milliseconds": value,
-                    "share": 100 * value / max(milliseconds.values()),
-                }
-                for name, value in milliseconds.items()
-            ],
-        }
-        for title, milliseconds in charts
-    ]
+def _similarity_map(pixels: Any, original: Any) -> Any:
+    _, similarity = sosie.ssim(pixels, original, channel_axis=-1, return_map=True)
+    return similarity.mean(axis=-1)

@@ -52,7 +52,7 @@ def encode_picture(
         backdrop = Image.new("RGBA", picture.size, (*_BACKDROP, 255))
         picture = Image.alpha_composite(backdrop, picture).convert("RGB")
     if longest_side is None or max(picture.size) <= longest_side:
-        return _file(picture, format="PNG", optimize=True)
+        return _file(picture, format="PNG")
     picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     return _file(picture, format="JPEG", quality=90, subsampling=0)
 
@@ -82,7 +82,7 @@ def encode_heat_map(
     difference = (1.0 - np.nan_to_num(np.asarray(picture))) / (1.0 - floor)
     coloured = Image.fromarray(np.rint(np.clip(difference, 0, 1) * 255).astype(np.uint8))
     coloured.putpalette(_palette())
-    return _file(coloured, format="PNG", optimize=True)
+    return _file(coloured, format="PNG")
 
 
 def scale_floor(similarity_maps: list[Pixels]) -> float:

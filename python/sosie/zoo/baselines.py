@@ -14,7 +14,7 @@ import torch
 
 from sosie.zoo import repair_unet
 
-__all__ = ["masked_median", "non_local_means", "normalised_convolution"]
+__all__ = ["non_local_means", "normalised_convolution"]
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -39,26 +39,6 @@ def normalised_convolution(damaged: Image, known: Mask, sigma: float) -> Image:
     mask = torch.from_numpy(known.astype(np.float32))[None, None]
     filled = repair_unet.normalised_convolution(images, mask, (sigma,))[0, 0]
     return np.ascontiguousarray(filled.numpy().transpose(1, 2, 0))
-
-
-def masked_median(damaged: Image, known: Mask, size: int) -> Image:
-    """Median of the known pixels in a square around each pixel, per channel.
-
-    Parameters
-    ----------
-    size : int
-        Side of the square, odd. Where it holds no known pixel, a normalised convolution fills in.
-    """
-    radius = size // 2
-    margins = ((radius, radius), (radius, radius), (0, 0))
-    known_only = np.where(known[..., None], damaged, np.float32(np.nan))
-    padded = np.pad(known_only, margins, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))
-    empty = np.isnan(windows).all(axis=(-2, -1))
-    fallback = normalised_convolution(damaged, known, float(size))
-    windows = np.where(empty[..., None, None], fallback[..., None, None], windows)
-    median: Image = np.nanmedian(windows, axis=(-2, -1)).astype(np.float32)
-    return median
 
 
 def non_local_means(damaged: Image, known: Mask, sigma: float, strength: float) -> Image:

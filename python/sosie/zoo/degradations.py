@@ -27,7 +27,7 @@ class NoiseAndHoles:
     """
 
     noise: float = 0.1
-    missing: float = 0.5
+    missing: float = 2 / 3
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Damage images.

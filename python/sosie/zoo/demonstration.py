@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration: train on photographs, repair others, and measure what came of it."""
+"""The demonstration: train a small network through sosie's loss, and let it repair photographs.
+
+The network learns to remove noise and to fill in missing pixels from the photographs in
+scikit-image's wheel, two of which it never sees; these it repairs, and what comes out is measured
+against the originals, next to doing nothing and to repair without training, whose settings are
+chosen on training photographs too. How long a training step takes is measured with sosie's loss and
+with the same loss composed of plain torch operations.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,216 +23,372 @@ from torch import Tensor, nn
 
 from sosie.comparison.measures import MEASURES
 from sosie.nn import L1SSIMLoss
-from sosie.spec import ssim_spec
 from sosie.torch import composite
-from sosie.zoo.baselines import masked_median, normalised_convolution
+from sosie.zoo import baselines, photographs
 from sosie.zoo.degradations import NoiseAndHoles
-from sosie.zoo.photographs import HELD_OUT, TRAINING, load_photograph
 from sosie.zoo.repair_unet import RepairUNet
-from sosie.zoo.training import CropSampler, Trainer
+from sosie.zoo.training import CropSampler, Loss, Trainer
 
-__all__ = ["MEASURED", "Demonstration", "Repair", "StepTimes", "run"]
-
-#: What the repairs are judged by.
-MEASURED = tuple(MEASURES[name] for name in ("psnr", "ssim", "mse"))
-
-#: Crops of a training step: many small ones see more of few photographs than few large ones.
-_CROP, _BATCH = 64, 4
-#: Weight of the similarity in the loss; the rest is the absolute error's.
-_ALPHA = 0.84
-#: Crops of the steps that are timed, of a size that networks are usually trained on.
-_TIMED_CROP, _TIMED_BATCH, _TIMED_ROUNDS = 128, 8, 7
+__all__ = ["Outcome", "Repair", "Settings", "StepTimes", "run"]
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-Loss = Callable[[Tensor, Tensor], Tensor]
+#: Told what is going on: stage, steps done, steps in all, a remark.
+Watcher = Callable[[str, int, int, str], None]
+
+#: What is measured of every image, by the names of `sosie compare`.
+JUDGES = tuple(MEASURES[name] for name in ("psnr", "ssim", "mse"))
+
+#: Settings of the baselines to choose from, by the mean SSIM on parts of training photographs.
+_SIGMAS = (1.0, 1.5, 2.0, 2.5)
+_MEANS = ((0.6, 0.05), (0.6, 0.07), (0.8, 0.05), (0.8, 0.07))
+_TUNED_ON, _TUNED_SIDE = ("astronaut.png", "motorcycle_left.png", "rocket.jpg"), 160
+#: Steps taken to learn how long one takes, when time is limited, and before times are taken.
+_WARM_UP_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the demonstration does.
+
+    Attributes
+    ----------
+    steps : int
+        Training steps.
+    seconds : float or None
+        If given, as many steps as are expected to fit in this time, measured on this machine; the
+        outcome then depends on how fast it is.
+    seed : int
+        Of weights, crops and damage. Equal seeds and numbers of threads give equal images.
+    crop, batch : int
+        Side of the training crops in pixels, and how many make a step.
+    alpha : float
+        Weight of SSIM in the loss; the mean absolute error has the rest.
+    damage : NoiseAndHoles
+        What is done to images.
+    timed_rounds : int
+        Training steps timed with each loss.
+    """
+
+    steps: int = 2000
+    seconds: float | None = None
+    seed: int = 0
+    crop: int = 64
+    batch: int = 4
+    alpha: float = 0.3
+    damage: NoiseAndHoles = field(default_factory=NoiseAndHoles)
+    timed_rounds: int = 25
 
 
 @dataclass(frozen=True)
 class Repair:
-    """One photograph that the network has not seen.
+    """One version of a photograph, and how near it is to the original.
 
     Attributes
     ----------
-    name : str
-        File name of the photograph.
-    original : ndarray of uint8, shape (H, W, 3)
-    versions : dict of str to ndarray of uint8
-        The damaged photograph ("damaged"), what methods without training make of it, and what the
-        network does ("repaired").
-    values : dict of str to dict of str to float
-        For each version each measure of `MEASURED` by name, against the original.
+    method : str
+        What was done.
+    pixels : ndarray of uint8, shape (H, W, 3)
+    values : dict
+        Measure name to value.
     """
 
+    method: str
+    pixels: Pixels
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A held-out photograph and what became of it: damaged, by each baseline, by the network."""
+
     name: str
+    credit: str
     original: Pixels
-    versions: dict[str, Pixels]
-    values: dict[str, dict[str, float]]
+    repairs: list[Repair]
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Median milliseconds of whole training steps, and of the loss and its gradient alone.
+    """Medians over alternating training steps, in seconds.
 
     Attributes
     ----------
-    step, loss : dict of str to float
-        With sosie's loss ("sosie"), and the same loss composed of torch operations ("composed").
-    batch, crop : int
-        Images per step and their side in pixels.
-    threads : int
+    step : float
+        Whole step: damage, forward, loss, backward, optimizer.
+    loss : float
+        The loss and its gradient alone, without the network.
     """
 
-    step: dict[str, float]
-    loss: dict[str, float]
-    batch: int
-    crop: int
-    threads: int
+    step: float
+    loss: float
 
 
 @dataclass(frozen=True)
-class Demonstration:
-    """Everything that was seen."""
+class Outcome:
+    """Everything the demonstration found."""
 
-    losses: list[float]
-    seconds: float
-    repairs: list[Repair]
-    times: StepTimes
-    damage: NoiseAndHoles
+    settings: Settings
+    steps: int
     parameters: int
-    seed: int
+    threads: int
+    losses: list[float]
+    training_seconds: float
+    photographs: list[Photograph]
+    times: dict[str, StepTimes]
+
+    def mean(self, method: str, measure: str) -> float:
+        """One measure of one method, averaged over the held-out photographs."""
+        values = [
+            repair.values[measure]
+            for photograph in self.photographs
+            for repair in photograph.repairs
+            if repair.method == method
+        ]
+        return float(np.mean(values))
 
 
-def run(
-    *,
-    steps: int,
-    seed: int,
-    on_step: Callable[[float], None] = lambda _loss: None,
-    on_stage: Callable[[str], None] = lambda _stage: None,
-) -> Demonstration:
-    """Train, repair and measure.
+#: Names of the versions of a photograph, from worst to best as one would hope.
+DAMAGED, CONVOLVED, NON_LOCAL, NETWORK = METHODS = (
+    "damaged",
+    "normalised convolution",
+    "non-local means",
+    "network",
+)
+SOSIE, PLAIN = "sosie's loss", "the same loss of plain torch operations"
+
+
+def run(settings: Settings, watch: Watcher = lambda *_: None) -> Outcome:
+    """Train, repair, measure.
 
     Parameters
     ----------
-    steps : int
-        Training steps.
-    seed : int
-        Of everything random. Equal seeds and numbers of threads give equal results.
-    on_step : callable
-        Called with the loss after every training step.
-    on_stage : callable
-        Called with what comes next.
+    settings : Settings
+        What to do.
+    watch : callable
+        Told about progress.
 
     Returns
     -------
-    Demonstration
+    Outcome
 
     Raises
     ------
+    FileNotFoundError
+        The installed scikit-image lacks one of the photographs.
     FloatingPointError
         The loss is no longer finite.
     """
-    torch.manual_seed(seed)
-    photographs = [load_photograph(name) for name in TRAINING]
-    damage = NoiseAndHoles()
+    torch.manual_seed(settings.seed)
     model = RepairUNet()
-    loss = L1SSIMLoss(data_range=1.0, alpha=_ALPHA)
-    trainer = Trainer(model, loss, damage, steps=steps, seed=seed)
-    sampler = CropSampler(photographs, crop=_CROP, batch=_BATCH, seed=seed)
+    loss = L1SSIMLoss(data_range=1.0, alpha=settings.alpha)
+    sampler = CropSampler(
+        [photographs.load_photograph(name) for name in photographs.TRAINING],
+        crop=settings.crop,
+        batch=settings.batch,
+        seed=settings.seed,
+    )
+    steps = settings.steps
+    if settings.seconds is not None:
+        steps = _steps_within(settings.seconds, model, loss, sampler.draw(), settings)
+    trainer = Trainer(model, loss, settings.damage, steps=steps, seed=settings.seed)
+    losses, seconds = _train(trainer, sampler, steps, watch)
+    tools = {**_tuned_baselines(settings, watch), NETWORK: _network(model)}
+    repaired = _repair_photographs(tools, settings, watch)
+    return Outcome(
+        settings=settings,
+        steps=steps,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        threads=torch.get_num_threads(),
+        losses=losses,
+        training_seconds=seconds,
+        photographs=repaired,
+        times=_time_steps(model, loss, sampler.draw(), settings, watch),
+    )
+
+
+def _train(
+    trainer: Trainer, sampler: CropSampler, steps: int, watch: Watcher
+) -> tuple[list[float], float]:
     losses: list[float] = []
-    on_stage("training")
-    begin = time.perf_counter()
+    start = time.perf_counter()
     for step in range(steps):
         losses.append(trainer.step(sampler.draw()))
         if not np.isfinite(losses[-1]):
             raise FloatingPointError(f"the loss became {losses[-1]} at step {step + 1}")
-        on_step(losses[-1])
-    seconds = time.perf_counter() - begin
-    on_stage("repairing")
-    repairs = [_repair(model, damage, name, seed + 1 + i) for i, name in enumerate(HELD_OUT)]
-    on_stage("timing")
-    times = _time_steps(model, loss, damage, photographs, seed)
-    count = sum(weights.numel() for weights in model.parameters())
-    return Demonstration(losses, seconds, repairs, times, damage, count, seed)
+        watch("training", step + 1, steps, f"loss {np.mean(losses[-50:]):.4f}")
+    return losses, time.perf_counter() - start
 
 
-def _repair(model: nn.Module, damage: NoiseAndHoles, name: str, seed: int) -> Repair:
-    original = load_photograph(name)
-    image = torch.from_numpy(original.transpose(2, 0, 1).copy())[None] / 255.0
-    damaged, known = damage(image, torch.Generator().manual_seed(seed))
-    damaged = (damaged * 255.0).round() / 255.0  # as a file would hold it
-    with torch.no_grad():
-        repaired = model(damaged, known)
-    pixels = damaged[0].numpy().transpose(1, 2, 0)
-    mask = known[0, 0].numpy() > 0
-    versions = {
-        "damaged": _to_8_bit(pixels),
-        "median of the known pixels": _to_8_bit(masked_median(pixels, mask, 5)),
-        "normalised convolution": _to_8_bit(_best_convolution(original, pixels, mask)),
-        "repaired": _to_8_bit(repaired[0].numpy().transpose(1, 2, 0)),
+def _steps_within(
+    seconds: float, model: nn.Module, loss: nn.Module, images: Tensor, settings: Settings
+) -> int:
+    """Training steps that fit in a time, by timing some of a copy of the model."""
+    trainer = Trainer(copy.deepcopy(model), loss, settings.damage, steps=100, seed=settings.seed)
+    durations = [_seconds(partial(trainer.step, images)) for _ in range(2 * _WARM_UP_STEPS)]
+    return max(1, int(seconds / np.median(durations[_WARM_UP_STEPS:])))
+
+
+# ------------------------------------------------------------------------------------------- repair
+
+#: Repairs a damaged image (H, W, 3) of floats in [0, 1], given which pixels are known (H, W).
+Tool = Callable[
+    [np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.bool_]]],
+    np.ndarray[Any, np.dtype[np.float32]],
+]
+
+
+def _network(model: nn.Module) -> Tool:
+    def repair(damaged: Any, known: Any) -> Any:
+        with torch.inference_mode():
+            repaired = model(_to_tensor(damaged), torch.from_numpy(known).float()[None, None])
+        return repaired[0].permute(1, 2, 0).numpy()
+
+    return repair
+
+
+def _tuned_baselines(settings: Settings, watch: Watcher) -> dict[str, Tool]:
+    """Each baseline with the settings that suit parts of training photographs best."""
+
+    def convolution(sigma: float) -> Tool:
+        return lambda damaged, known: baselines.normalised_convolution(damaged, known, sigma)
+
+    def means(sigma: float, strength: float) -> Tool:
+        return lambda damaged, known: baselines.non_local_means(damaged, known, sigma, strength)
+
+    candidates = {
+        CONVOLVED: [convolution(sigma) for sigma in _SIGMAS],
+        NON_LOCAL: [means(*setting) for setting in _MEANS],
     }
-    values = {
-        version: {
-            measure.name: measure.compute(picture, original, 255.0, measure.default_spec)
-            for measure in MEASURED
-        }
-        for version, picture in versions.items()
+    parts = [_middle(photographs.load_photograph(name), _TUNED_SIDE) for name in _TUNED_ON]
+    total = len(parts) * sum(map(len, candidates.values()))
+    done = 0
+    tuned = {}
+    for method, tools in candidates.items():
+        scores = []
+        for tool in tools:
+            values = []
+            for part in parts:
+                damaged, known = _damage(part, settings)
+                values.append(_measure(_apply(tool, damaged, known), part)["ssim"])
+                done += 1
+                watch("tuning baselines", done, total, method)
+            scores.append(np.mean(values))
+        tuned[method] = tools[int(np.argmax(scores))]
+    return tuned
+
+
+def _repair_photographs(
+    tools: dict[str, Tool], settings: Settings, watch: Watcher
+) -> list[Photograph]:
+    repaired = []
+    total = len(photographs.CREDITS) * len(tools)
+    done = 0
+    for name, credit in photographs.CREDITS.items():
+        original = photographs.load_photograph(name)
+        damaged, known = _damage(original, settings)
+        versions = {DAMAGED: damaged}
+        for method, tool in tools.items():
+            versions[method] = _apply(tool, damaged, known)
+            done += 1
+            watch("repairing", done, total, name)
+        repairs = [
+            Repair(method, pixels, _measure(pixels, original))
+            for method, pixels in versions.items()
+        ]
+        repaired.append(Photograph(name, credit, original, repairs))
+    return repaired
+
+
+def _damage(
+    original: Pixels, settings: Settings
+) -> tuple[Pixels, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Damaged image, rounded to 8 bits like one from a file, and which pixels are known."""
+    generator = torch.Generator().manual_seed(settings.seed + 1)  # unlike any damage in training
+    damaged, known = settings.damage(_to_tensor(_to_unit(original)), generator)
+    return _to_8_bit(damaged[0].permute(1, 2, 0).numpy()), known[0, 0].numpy() > 0
+
+
+def _apply(tool: Tool, damaged: Pixels, known: np.ndarray[Any, np.dtype[np.bool_]]) -> Pixels:
+    return _to_8_bit(tool(_to_unit(damaged), known))
+
+
+def _measure(pixels: Pixels, original: Pixels) -> dict[str, float]:
+    return {
+        measure.name: measure.compute(pixels, original, 255.0, measure.default_spec)
+        for measure in JUDGES
     }
-    return Repair(name, original, versions, values)
 
 
-def _best_convolution(original: Pixels, damaged: Any, known: Any) -> Any:
-    """The window is chosen with the original in hand: the most that this method can do."""
-    candidates = [normalised_convolution(damaged, known, sigma) for sigma in (1.0, 1.5, 2.0, 2.5)]
-    similarity = MEASURES["ssim"]
-
-    def quality(picture: Any) -> float:
-        return similarity.compute(_to_8_bit(picture), original, 255.0, similarity.default_spec)
-
-    return max(candidates, key=quality)
+def _middle(photograph: Pixels, side: int) -> Pixels:
+    top, left = ((size - side) // 2 for size in photograph.shape[:2])
+    return np.ascontiguousarray(photograph[top : top + side, left : left + side])
 
 
-def _to_8_bit(image: Any) -> Pixels:
-    return np.ascontiguousarray(np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8))
+def _to_unit(pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """[0, 255] to [0, 1]."""
+    return pixels.astype(np.float32) / 255.0
 
 
-def _composed_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """The loss of the training, of plain torch operations."""
-    parameters = ssim_spec("wang2004").resolve(tuple(prediction.shape[2:]), 1.0)
-    return composite.ssim_loss(prediction, target, parameters, None, _ALPHA, 1.0 - _ALPHA)
+def _to_tensor(image: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
+    """(H, W, 3) to (1, 3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+
+
+def _to_8_bit(image: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
+    pixels: Pixels = np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return pixels
+
+
+# -------------------------------------------------------------------------------------------- times
 
 
 def _time_steps(
-    model: nn.Module, loss: Loss, damage: NoiseAndHoles, photographs: list[Pixels], seed: int
-) -> StepTimes:
-    """Both losses in turn, on copies of the network; the first round warms up, uncounted."""
-    sampler = CropSampler(photographs, crop=_TIMED_CROP, batch=_TIMED_BATCH, seed=seed)
-    images = sampler.draw()
-    losses = {"sosie": loss, "composed": _composed_loss}
+    model: nn.Module, loss: L1SSIMLoss, images: Tensor, settings: Settings, watch: Watcher
+) -> dict[str, StepTimes]:
+    """Training steps of copies of the model on one batch, the two losses taking turns."""
+
+    def plain(prediction: Tensor, target: Tensor) -> Tensor:
+        parameters = loss.spec.resolve(tuple(target.shape[2:]), loss.data_range)
+        return composite.ssim_loss(
+            prediction,
+            target,
+            parameters,
+            ssim_weight=settings.alpha,
+            l1_weight=1.0 - settings.alpha,
+        )
+
+    losses: dict[str, Loss] = {SOSIE: loss, PLAIN: plain}
+    rounds = _WARM_UP_STEPS + settings.timed_rounds
     trainers = {
-        name: Trainer(copy.deepcopy(model), one, damage, steps=_TIMED_ROUNDS + 1, seed=seed)
-        for name, one in losses.items()
+        name: Trainer(copy.deepcopy(model), each, settings.damage, steps=rounds, seed=settings.seed)
+        for name, each in losses.items()
     }
-    step_times: dict[str, list[float]] = {name: [] for name in losses}
-    loss_times: dict[str, list[float]] = {name: [] for name in losses}
-    for _ in range(_TIMED_ROUNDS + 1):
-        for name, one in losses.items():
-            step_times[name].append(_milliseconds(partial(trainers[name].step, images)))
-            prediction = (images * 0.9).requires_grad_()
-            loss_times[name].append(_milliseconds(partial(_differentiate, one, prediction, images)))
-    return StepTimes(
-        {name: median(times[1:]) for name, times in step_times.items()},
-        {name: median(times[1:]) for name, times in loss_times.items()},
-        _TIMED_BATCH,
-        _TIMED_CROP,
-        torch.get_num_threads(),
-    )
+    damaged, known = settings.damage(images, torch.Generator().manual_seed(settings.seed))
+    with torch.no_grad():
+        prediction = model(damaged, known)
+    steps: dict[str, list[float]] = {name: [] for name in losses}
+    alone: dict[str, list[float]] = {name: [] for name in losses}
+    for turn in range(rounds):
+        for name, trainer in trainers.items():
+            steps[name].append(_seconds(partial(trainer.step, images)))
+            alone[name].append(_seconds(partial(_gradient, losses[name], prediction, images)))
+        watch("timing steps", turn + 1, rounds, "")
+    return {
+        name: StepTimes(
+            step=float(np.median(steps[name][_WARM_UP_STEPS:])),
+            loss=float(np.median(alone[name][_WARM_UP_STEPS:])),
+        )
+        for name in losses
+    }
 
 
-def _differentiate(loss: Loss, prediction: Tensor, target: Tensor) -> None:
-    loss(prediction, target).backward()
+def _gradient(loss: Loss, prediction: Tensor, target: Tensor) -> None:
+    """The loss and its gradient, without a network."""
+    loss(prediction.requires_grad_(), target).backward()
+    prediction.grad = None
 
 
-def _milliseconds(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
     call()
-    return 1e3 * (time.perf_counter() - begin)
+    return time.perf_counter() - start

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small U-Net that fills in missing pixels and removes noise.
 
-It starts from estimates that need no learning: normalised convolutions (Knutsson and Westin 1993)
-with windows from narrow, which keep detail and noise, to wide, which lose both. At every pixel the
-network mixes them, and adds a correction. What it sees and what it corrects is brightness and two
-colour differences rather than red, green and blue, because noise is as strong in all three but
-images live mostly in the first.
+It starts from two estimates that need no learning: normalised convolutions (Knutsson and Westin
+1993) with a narrow window, which keeps detail and noise, and a wide one, which loses both. At every
+pixel the network mixes them, and adds a correction. What it sees and what it corrects is brightness
+and two colour differences rather than red, green and blue, because noise is as strong in all three
+but images live mostly in the first.
 
 The body works at half, quarter and eighth resolution, on pixels folded into channels (Shi et al.,
 "Real-time single image and video super-resolution using an efficient sub-pixel convolutional neural
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 __all__ = ["RepairUNet", "normalised_convolution"]
 
 #: Standard deviations of the windows of the estimates, in pixels.
-_SIGMAS = (0.6, 1.0, 1.7, 3.0)
+_SIGMAS = (1.0, 2.0)
 #: Pixels along one side that are folded into channels.
 _FOLD = 2
 #: Brings inputs, whose standard deviation is near a half, to about one.
@@ -71,10 +71,9 @@ class RepairUNet(nn.Module):
         self.decode_quarter = ResidualBlock(quarter)
         self.from_quarter = nn.ConvTranspose2d(quarter, half, 2, stride=2)
         self.decode_half = ResidualBlock(half)
-        self.leave = nn.Conv2d(half, made * fold, 3, padding=1)
-        # The untrained network returns the mean of the estimates, nearly.
+        self.leave = nn.Conv2d(half, made * fold, 3, padding=1, bias=False)
+        # Untrained, it returns the mean of the estimates, nearly.
         nn.init.normal_(self.leave.weight, std=1e-3)
-        nn.init.zeros_(self.leave.bias if self.leave.bias is not None else torch.empty(0))
         opponent = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
         opponent /= opponent.norm(dim=1, keepdim=True)
         self.register_buffer("to_opponent", opponent, persistent=False)

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration and what it is made of: damage, baselines, network, training, page."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+import sosie
+from sosie.cli.app import app
+from sosie.nn import L1SSIMLoss
+from sosie.zoo import baselines
+from sosie.zoo.degradations import NoiseAndHoles
+from sosie.zoo.demonstration import (
+    JUDGES,
+    METHODS,
+    NETWORK,
+    PLAIN,
+    SOSIE,
+    Outcome,
+    Settings,
+    _steps_within,
+    _time_steps,
+    run,
+)
+from sosie.zoo.photographs import HELD_OUT, TRAINING, load_photograph
+from sosie.zoo.repair_unet import RepairUNet, normalised_convolution
+from sosie.zoo.training import CropSampler, Trainer, _halved
+
+
+def known_pixels(shape: tuple[int, int], seed: int = 0, share: float = 0.4) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(1, 1, *shape, generator=generator) < share).float()
+
+
+# ------------------------------------------------------------------------------------- photographs
+
+
+def test_photographs_are_there_and_none_is_on_both_sides() -> None:
+    assert not set(TRAINING) & set(HELD_OUT)
+    for name in TRAINING + HELD_OUT:
+        photograph = load_photograph(name)
+        assert photograph.dtype == np.uint8
+        assert photograph.shape[2] == 3
+        assert photograph.std() > 10  # a picture of something
+
+
+# ------------------------------------------------------------------------------------------ damage
+
+
+def test_damage_has_the_noise_and_the_holes_it_says() -> None:
+    images = torch.full((4, 3, 128, 128), 0.5)
+    damaged, known = NoiseAndHoles(noise=0.05, missing=0.3)(
+        images, torch.Generator().manual_seed(0)
+    )
+    pixels = known.numel()
+    # Five standard deviations of a binomial's, of a Gaussian's mean and spread.
+    assert abs(known.mean().item() - 0.7) < 5 * math.sqrt(0.3 * 0.7 / pixels)
+    error = (damaged - images)[known.expand_as(images) > 0]
+    assert abs(error.mean().item()) < 5 * 0.05 / math.sqrt(error.numel())
+    assert abs(error.std().item() - 0.05) < 5 * 0.05 / math.sqrt(2 * error.numel())
+    assert (damaged[known.expand_as(images) == 0] == 0).all()
+
+
+# --------------------------------------------------------------------------------------- baselines
+
+
+def test_normalised_convolution_is_a_weighted_mean_of_known_pixels() -> None:
+    sigma, shape = 1.3, (9, 13)
+    known = known_pixels(shape)
+    image = torch.rand(1, 2, *shape, generator=torch.Generator().manual_seed(1))
+    result = normalised_convolution(image, known, (sigma,))[0, 0].double().numpy()
+    radius = math.ceil(3 * sigma)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            weights = np.zeros(shape)
+            for i in range(max(0, row - radius), min(shape[0], row + radius + 1)):
+                for j in range(max(0, column - radius), min(shape[1], column + radius + 1)):
+                    squared = (i - row) ** 2 + (j - column) ** 2
+                    weights[i, j] = known[0, 0, i, j] * math.exp(-squared / (2 * sigma**2))
+            expected = (weights * image[0].double().numpy()).sum((1, 2)) / weights.sum()
+            # A few roundings of float32.
+            np.testing.assert_allclose(result[:, row, column], expected, atol=1e-6)
+
+
+def test_normalised_convolution_is_zero_where_nothing_is_known() -> None:
+    known = torch.zeros(1, 1, 16, 16)
+    known[..., 0, 0] = 1
+    result = normalised_convolution(torch.ones(1, 1, 16, 16), known, (1.0,))[0, 0, 0]
+    assert result[:4, :4].allclose(torch.ones(4, 4))
+    assert (result[4:] == 0).all()
+    assert (result[:, 4:] == 0).all()
+
+
+def test_baselines_find_a_constant_image() -> None:
+    known = known_pixels((20, 30))[0, 0].numpy() > 0
+    damaged = np.where(known[..., None], np.float32(0.25), np.float32(0)).repeat(3, axis=2)
+    for repaired in (
+        baselines.normalised_convolution(damaged, known, 2.0),
+        baselines.non_local_means(damaged, known, 2.0, 0.05),
+    ):
+        # Roundings of float32 in sums of up to 169 pixels.
+        np.testing.assert_allclose(repaired, 0.25, atol=1e-5)
+
+
+# ----------------------------------------------------------------------------------------- network
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 31), (8, 40)])
+def test_network_starts_from_the_mean_of_its_estimates(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    known = known_pixels(shape)
+    image = torch.rand(1, 3, *shape)
+    with torch.no_grad():
+        repaired = RepairUNet()(image, known)
+    expected = normalised_convolution(image, known, (1.0, 2.0)).mean(1)
+    # The last layer's weights have a standard deviation of 1e-3, and sum some 300 features.
+    assert (repaired - expected).abs().max() < 0.05
+
+
+def test_what_missing_pixels_hold_does_not_matter() -> None:
+    torch.manual_seed(0)
+    model, known = RepairUNet(), known_pixels((24, 24))
+    image = torch.rand(1, 3, 24, 24)
+    with torch.no_grad():
+        clean = model(image * known, known)
+        dirty = model(torch.where(known > 0, image, 1e6), known)
+    assert torch.equal(clean, dirty)
+
+
+# ---------------------------------------------------------------------------------------- training
+
+
+def test_halving_takes_means_of_boxes() -> None:
+    photograph = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    halved = _halved(photograph)
+    assert halved.shape == (2, 2, 3)
+    assert halved[1, 1].tolist() == np.rint(photograph[2:4, 2:4].mean((0, 1))).tolist()
+
+
+def test_crops_are_parts_of_the_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sosie.zoo.training._LOG_GAMMA", 0.0)
+    photograph = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    sampler = CropSampler([photograph], crop=16, batch=8, seed=0)
+    windows = np.lib.stride_tricks.sliding_window_view(photograph, (16, 16), axis=(0, 1))
+    # Sorted samples of a window do not change when it is turned or its channels are exchanged.
+    signatures = {tuple(np.sort(windows[i, j].ravel())) for i in range(5) for j in range(15)}
+    for crop in sampler.draw():
+        levels = (crop * 255).round().byte().numpy()
+        assert tuple(np.sort(levels.ravel())) in signatures
+
+
+def test_training_lowers_the_loss_and_repeats_itself() -> None:
+    photographs = [load_photograph(name) for name in ("astronaut.png", "rocket.jpg")]
+
+    def train(seed: int, count: int) -> list[float]:
+        torch.manual_seed(seed)
+        sampler = CropSampler(photographs, crop=32, batch=4, seed=seed)
+        trainer = Trainer(
+            RepairUNet(),
+            L1SSIMLoss(data_range=1.0, alpha=0.3),
+            NoiseAndHoles(),
+            steps=60,
+            seed=seed,
+        )
+        return [trainer.step(sampler.draw()) for _ in range(count)]
+
+    losses = train(0, 60)
+    # Batches differ by about a fifth of their mean; means over 20 of them by a twentieth.
+    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
+    assert train(0, 5) == losses[:5]
+    assert train(1, 5) != losses[:5]
+
+
+# ----------------------------------------------------------------------------------- demonstration
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return run(Settings(steps=3, seed=5, timed_rounds=2))
+
+
+def test_values_are_those_of_the_library(outcome: Outcome) -> None:
+    assert [photograph.name for photograph in outcome.photographs] == list(HELD_OUT)
+    for photograph in outcome.photographs:
+        np.testing.assert_array_equal(photograph.original, load_photograph(photograph.name))
+        assert [repair.method for repair in photograph.repairs] == list(METHODS)
+        for repair in photograph.repairs:
+            difference = repair.pixels.astype(np.float64) - photograph.original
+            error = float(np.mean(difference**2))
+            assert repair.values == {
+                "ssim": float(sosie.ssim(repair.pixels, photograph.original, channel_axis=-1)),
+                "psnr": 10 * math.log10(255**2 / error),
+                "mse": error,
+            }
+
+
+def test_every_repair_beats_doing_nothing(outcome: Outcome) -> None:
+    # Even the network after three steps, since it starts from normalised convolutions.
+    for method in METHODS[1:]:
+        assert outcome.mean(method, "psnr") > outcome.mean(METHODS[0], "psnr") + 10
+        assert outcome.mean(method, "ssim") > outcome.mean(METHODS[0], "ssim") + 0.3
+        assert outcome.mean(method, "mse") < outcome.mean(METHODS[0], "mse") / 10
+
+
+def test_training_and_times_are_told(outcome: Outcome) -> None:
+    assert len(outcome.losses) == outcome.steps == 3
+    assert all(0 < loss < 1 for loss in outcome.losses)
+    assert outcome.times.keys() == {SOSIE, PLAIN}
+    for times in outcome.times.values():
+        assert 0 < times.loss < times.step
+
+
+def test_both_losses_are_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+    original_step = Trainer.step
+
+    def step(self: Trainer, images: Tensor) -> float:
+        loss = original_step(self, images)
+        seen[-1].append(loss)
+        return loss
+
+    monkeypatch.setattr(Trainer, "step", step)
+    torch.manual_seed(0)
+    seen.append([])
+    images = CropSampler([load_photograph("rocket.jpg")], crop=32, batch=2, seed=0).draw()
+    _time_steps(
+        RepairUNet(),
+        L1SSIMLoss(data_range=1.0, alpha=0.3),
+        images,
+        Settings(timed_rounds=1),
+        lambda *_: None,
+    )
+    ours, plain = seen[0][::2], seen[0][1::2]
+    # The same weights at first; later, roundings of float32 grow from step to step.
+    assert ours[0] == pytest.approx(plain[0], abs=1e-6)
+    np.testing.assert_allclose(ours, plain, atol=1e-3)
+
+
+def test_a_page_comes_of_it(outcome: Outcome, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr("sosie.zoo.demonstration.run", lambda *_: outcome)
+    path = tmp_path / "new" / "report.html"
+    result = CliRunner().invoke(app, ["demo", "--output", str(path), "--json"])
+    assert result.exit_code == 0
+    numbers = json.loads(result.stdout)
+    for photograph in outcome.photographs:
+        for repair in photograph.repairs:
+            assert numbers["photographs"][photograph.name][repair.method] == repair.values
+    text = path.read_text("utf-8")
+    for forbidden in ("http:", "https:", 'src="/', "@import"):
+        assert forbidden not in text
+    # Per photograph: four versions, their maps, and the original.
+    assert text.count('src="data:image/png;base64,') == 2 * (4 + 4 + 1)
+    for judge in JUDGES:
+        assert judge.text(outcome.mean(NETWORK, judge.name)) in text
+    result = CliRunner().invoke(app, ["demo", "--output", str(path)])
+    assert "sosie's loss" in result.stdout
+    for photograph in outcome.photographs:
+        assert photograph.name in result.stdout
+
+
+def test_limited_time_decides_the_number_of_steps() -> None:
+    model, settings = RepairUNet(), Settings(crop=32, batch=1)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    images = torch.rand(1, 3, 32, 32)
+    loss = L1SSIMLoss(data_range=1.0, alpha=0.3)
+    assert _steps_within(1e-9, model, loss, images, settings) == 1
+    # A step of this size takes between a tenth of a millisecond and ten seconds anywhere.
+    assert 1 < _steps_within(20.0, model, loss, images, settings) < 200_000
+    # Trying must leave no trace.
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_failures_have_a_sentence_and_leave_no_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    monkeypatch.setattr("sosie.zoo.photographs._folder", lambda: tmp_path)
+    result = CliRunner().invoke(app, ["demo", "--output", str(path), "--steps", "1"])
+    assert result.exit_code == 1
+    assert "astronaut.png" in result.stderr
+    assert not path.exists()
+    for arguments in (["--steps", "0"], ["--seconds", "0"], ["--seed", "-1"]):
+        assert CliRunner().invoke(app, ["demo", *arguments]).exit_code == 2
+    assert CliRunner().invoke(app, ["demo", "--output", str(tmp_path)]).exit_code == 2
