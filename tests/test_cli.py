@@ -352,7 +352,8 @@ def test_palette_bilevel_and_alpha(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.pixels, np.dstack([colours, alpha]))
 
     opaque = np.full((16, 16), 255, np.uint8)
-    Image.fromarray(np.dstack([alpha, opaque]), mode="LA").save(tmp_path / "opaque.png")
+    bands = [Image.fromarray(band) for band in (alpha, opaque)]
+    Image.merge("LA", bands).save(tmp_path / "opaque.png")
     read = read_picture(tmp_path / "opaque.png")
     assert read.description == "8-bit gray"
     np.testing.assert_array_equal(read.pixels, alpha)
@@ -386,7 +387,7 @@ def test_what_would_be_read_in_part_is_refused(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     with pytest.raises(UnreadableImageError, match="expected one frame, found 2"):
         read_picture(tmp_path / "moving.gif")
-    Image.fromarray(picture(1, (16, 16, 4)), mode="CMYK").save(tmp_path / "print.tif")
+    Image.new("CMYK", (16, 16)).save(tmp_path / "print.tif")
     with pytest.raises(UnreadableImageError, match="found CMYK"):
         read_picture(tmp_path / "print.tif")
     Image.fromarray(picture(1, (16, 16)).astype(np.int32)).save(tmp_path / "wide.tif")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ from sosie.zoo.training import CropSampler, Trainer, _halved
 def known_pixels(shape: tuple[int, int], seed: int = 0, share: float = 0.4) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(1, 1, *shape, generator=generator) < share).float()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Several threads would wait for each other wherever other processes run beside the tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 # ------------------------------------------------------------------------------------- photographs

@@ -111,7 +111,7 @@ def loss_curve(losses: Sequence[float]) -> Markup:
     """
     steps = np.arange(1, len(losses) + 1)
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(width=7.2, height=2.9)
+        figure, axes = _figure(width=5.4, height=3.0)
         axes.plot(steps, losses, color=_ACCENT, linewidth=0.6, alpha=0.35)
         window = max(1, len(losses) // 40)
         smooth = np.convolve(losses, np.full(window, 1.0 / window), "valid")
@@ -122,6 +122,9 @@ def loss_curve(losses: Sequence[float]) -> Markup:
         axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         axes.tick_params(axis="y", which="minor", length=0)
         axes.set_xlim(1, max(2, len(losses)))
+        # Single batches can be ten times off; they need not be seen whole.
+        low, high = np.quantile(losses, (0.01, 0.995))
+        axes.set_ylim(0.9 * low, 1.1 * high)
         axes.set_xlabel("training step")
         axes.set_ylabel("loss (lower is better)")
         axes.grid(axis="y")
