@@ -117,7 +117,7 @@ def loss_curve(losses: Sequence[float]) -> Markup:
         smooth = np.convolve(losses, np.full(window, 1.0 / window), "valid")
         axes.plot(steps[window - 1 :], smooth, color=_ACCENT, linewidth=2.0)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         axes.tick_params(axis="y", which="minor", length=0)
