@@ -40,19 +40,21 @@ def _needs(*tools: str) -> pytest.MarkDecorator:
 
 @_needs("g++", "nm")
 @pytest.mark.skipif(not SOURCES.is_dir(), reason="the sources are not here")
-def test_kernels_share_no_function_with_other_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", sorted(path.name for path in SOURCES.glob("*kernels.cpp")))
+def test_kernels_share_no_function_with_other_objects(source: str, tmp_path: Path) -> None:
     # Of a function that several objects define, weakly, the linker keeps one copy for all: an AVX2
     # copy would then run on a processor without AVX2. Without optimisation nothing is inlined, so
     # that every function that could leak shows.
     compiled = tmp_path / "kernels.o"
     _run(
         "g++", "-std=c++17", "-O0", "-Wno-psabi", *LEAST, "-DSOSIE_ISA=leak",
-        f"-DSOSIE_VECTOR_BYTES={BYTES}", "-c", SOURCES / "kernels.cpp", "-o", compiled,
+        f"-DSOSIE_VECTOR_BYTES={BYTES}", "-c", SOURCES / source, "-o", compiled,
     )  # fmt: skip
     symbols = _run("nm", "-C", compiled).splitlines()
     assert [line for line in symbols if re.search(" [WVu] ", line)] == []
     visible = [line.split(maxsplit=2)[-1] for line in symbols if re.search(" [BDRT] ", line)]
-    assert visible == ["sosie::kernels_leak"]
+    family = source.removesuffix(".cpp").removesuffix("-kernels").replace("-", "_")
+    assert visible == [f"sosie::{family}_leak"]
 
 
 @_needs("readelf")

@@ -1184,15 +1184,16 @@ def test_random_problems(executor, problem) -> None:
 def test_numba_compiles_each_kernel_once_per_precision() -> None:
     """Whatever dtypes, strides, masks and dimensions come."""
     pytest.importorskip("numba")
-    from sosie.backends import _numba_ssim, numba
+    from sosie.backends import numba
+    from sosie.backends.numba import _ssim_kernels
 
     mask = masks((2, 1, 16, 18))["hole"]
     for shape, dtype in itertools.product([(2, 1, 16, 18), (1, 2, 5, 16, 7)], DTYPES):
         p = SSIMSpec(window_size=5, border="zero").resolve(shape[2:], 255.0)
         x, y = (np.asfortranarray(np.rint(255 * image).astype(dtype)) for image in images(shape))
         run_all(numba, x, y, p, mask if len(shape) == 4 else None)
-    assert len(_numba_ssim.forward_tile.signatures) == 2
-    assert len(_numba_ssim.backward_tile.signatures) == 2
+    assert len(_ssim_kernels.forward_tile.signatures) == 2
+    assert len(_ssim_kernels.backward_tile.signatures) == 2
 
 
 def test_numba_kernels_need_no_folder_to_be_kept_in(run_python) -> None:
@@ -1201,6 +1202,6 @@ def test_numba_kernels_need_no_folder_to_be_kept_in(run_python) -> None:
         "from numba.core import caching\n"
         "caching.CompileResultCacheImpl._locator_classes = []\n"
         "import sosie.backends.numba\n"
-        "from sosie.backends._numba_ssim import forward_tile\n"
+        "from sosie.backends.numba._ssim_kernels import forward_tile\n"
         "assert forward_tile._cache.cache_path is None"
     )

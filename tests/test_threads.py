@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import sosie
-from sosie.backends import native
+from sosie.backends.native import ssim as native
 from sosie.nn import L1SSIMLoss
 from sosie.spec import SSIMParameters, ssim_spec
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "kernels.hpp"
+#include <cstdint>
 
 namespace sosie {
+
+// What an axis is surrounded by.
+enum class Border : int32_t { zero, reflect, symmetric, replicate };
 
 // Where position i of an axis of `length` is read from; -1: outside, the value is 0.
 // `static`: every object keeps a copy of its own, made with its own instruction set.

@@ -7,13 +7,13 @@
 // received, first over rows, then over columns.
 #pragma once
 #include "arena-inl.hpp"
-#include "kernels.hpp"
 #include "rows-inl.hpp"
+#include "ssim-call.hpp"
 
 namespace {
 
 using sosie::Downsample;
-using sosie::Partial;
+using sosie::SSIMPartial;
 
 inline int64_t rows_of(const int64_t* shape) {
     return shape[0] * shape[1] * shape[2] * shape[3];
@@ -45,7 +45,7 @@ size_t downsample_scratch(const Downsample& call) {
 }
 
 template <class T>
-void run_downsample(const Downsample& call, int64_t task, void* scratch, Partial*) {
+void run_downsample(const Downsample& call, int64_t task, void* scratch, SSIMPartial*) {
     Arena arena(scratch);
     T *row = arena.take<T>(call.padded[2]), *sum = arena.take<T>(call.padded[2]);
     const RowIndex at = row_index(call.output_shape, task);
@@ -88,7 +88,7 @@ inline void each_box(int64_t i, int64_t length, int64_t before, int64_t padded, 
 }
 
 template <class T>
-void run_downsample_backward(const Downsample& call, int64_t task, void* scratch, Partial*) {
+void run_downsample_backward(const Downsample& call, int64_t task, void* scratch, SSIMPartial*) {
     Arena arena(scratch);
     T *row = arena.take<T>(call.padded[2]), *sum = arena.take<T>(call.padded[2]);
     const RowIndex at = row_index(call.shape, task);

@@ -208,7 +208,7 @@ inline double count_lanes(Mask<T> mask) {
 template <class T, Kind K, bool Masked, bool Both>
 class BackwardTask {
   public:
-    BackwardTask(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial)
+    BackwardTask(const SSIMBackward& call, int64_t task, void* scratch, SSIMPartial* partial)
         : call_(call),
           p_(call.problem),
           wh_(p_.windows[1]),
@@ -226,7 +226,7 @@ class BackwardTask {
         map_high_ = p_.shape[3] - wh_.crop_after;
         reach_above_ = wh_.size - 1 - wh_.origin;  // of the gradient into the map
         map_column_ = col_begin_ - (ww_.size - 1 - ww_.origin);
-        partial_ = Partial{};
+        partial_ = SSIMPartial{};
         w_.height.fill(wh_);
         w_.width.fill(ww_);
         mark();
@@ -429,7 +429,7 @@ class BackwardTask {
     Place at_;
     Constants<T> k_;
     W w_;
-    Partial& partial_;
+    SSIMPartial& partial_;
     int64_t row_begin_, row_end_, col_begin_, col_end_, map_low_, map_high_, reach_above_,
         map_column_;
     T l1_weight_;
@@ -453,7 +453,8 @@ size_t backward_scratch(const SSIMBackward& call) {
 }
 
 template <class T, Kind K>
-void run_backward_kind(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial) {
+void run_backward_kind(const SSIMBackward& call, int64_t task, void* scratch,
+                       SSIMPartial* partial) {
     const bool masked = call.problem.mask.data, both = call.grad_y.data;
     if (masked && both) return BackwardTask<T, K, true, true>(call, task, scratch, partial).run();
     if (masked) return BackwardTask<T, K, true, false>(call, task, scratch, partial).run();
@@ -462,7 +463,7 @@ void run_backward_kind(const SSIMBackward& call, int64_t task, void* scratch, Pa
 }
 
 template <class T>
-void run_backward(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial) {
+void run_backward(const SSIMBackward& call, int64_t task, void* scratch, SSIMPartial* partial) {
     (call.problem.kind == Kind::ssim
          ? run_backward_kind<T, Kind::ssim>
          : run_backward_kind<T, Kind::contrast_structure>)(call, task, scratch, partial);

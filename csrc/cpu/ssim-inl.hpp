@@ -34,15 +34,15 @@
 #pragma once
 #include "arena-inl.hpp"
 #include "filter-inl.hpp"
-#include "kernels.hpp"
 #include "rows-inl.hpp"
+#include "ssim-call.hpp"
 
 namespace {
 
 using sosie::Kind;
-using sosie::Partial;
 using sosie::SSIMBackward;
 using sosie::SSIMForward;
+using sosie::SSIMPartial;
 using sosie::SSIMProblem;
 using sosie::Window;
 
@@ -408,7 +408,7 @@ class SliceWalk {
 template <class T, Kind K, bool Masked>
 void evaluate_panel(const Constants<T>& k, const Vec<T>* panel, const Vec<T>* centre_mask,
                     ptrdiff_t mask_pitch, const Mask<T>* counted, int first, int rows, int step,
-                    int columns, Vec<T>* values, ptrdiff_t value_pitch, Partial& sum) {
+                    int columns, Vec<T>* values, ptrdiff_t value_pitch, SSIMPartial& sum) {
     Vec<T> total{}, count{};
     for (int r = first; r < rows; r += step) {
         for (int j = 0; j < columns; ++j) {
@@ -469,7 +469,7 @@ struct ForwardWorkspace {
 };
 
 template <class T, Kind K, bool Masked>
-void forward_task(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
+void forward_task(const SSIMForward& call, int64_t task, void* scratch, SSIMPartial* partial) {
     const SSIMProblem& p = call.problem;
     const Window &wh = p.windows[1], &ww = p.windows[2];
     const int64_t row_low = wh.crop_before, row_high = p.shape[3] - wh.crop_after;
@@ -488,7 +488,7 @@ void forward_task(const SSIMForward& call, int64_t task, void* scratch, Partial*
     mark_columns<T>(col_begin, length, length, col_begin, col_end, col_low, p.stride, w.counted);
     const bool want_map = call.map.data != nullptr;
 
-    *partial = Partial{};
+    *partial = SSIMPartial{};
     w.walk.run(
         k, at.n, at.c, 0, row_begin, row_end, col_begin, col_end,
         [&](int64_t row, int rows, int64_t j) {
@@ -528,7 +528,7 @@ size_t forward_scratch(const SSIMForward& call) {
 }
 
 template <class T>
-void run_forward(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
+void run_forward(const SSIMForward& call, int64_t task, void* scratch, SSIMPartial* partial) {
     const bool masked = call.problem.mask.data != nullptr;
     if (call.problem.kind == Kind::ssim)
         (masked ? forward_task<T, Kind::ssim, true>

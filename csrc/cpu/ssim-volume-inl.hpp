@@ -201,7 +201,8 @@ struct VolumeWorkspace {
 // ---------------------------------------------------------------------------------------- forward
 
 template <class T, Kind K, bool Masked>
-void volume_forward_task(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
+void volume_forward_task(const SSIMForward& call, int64_t task, void* scratch,
+                         SSIMPartial* partial) {
     const SSIMProblem& p = call.problem;
     const VolumeTiling<T> tiling = map_tiling<T>(p);
     const Region region = tiling.region(task);
@@ -216,7 +217,7 @@ void volume_forward_task(const SSIMForward& call, int64_t task, void* scratch, P
     const auto skipped = [&](int64_t row) {
         return (region.begin[1] + row - low(1)) % p.stride != 0;
     };
-    *partial = Partial{};
+    *partial = SSIMPartial{};
     w.walk.run(
         k, region,
         [&](int64_t d, int depths, int64_t row, int64_t j) {
@@ -254,7 +255,8 @@ size_t volume_forward_scratch(const SSIMForward& call) {
 }
 
 template <class T>
-void run_volume_forward(const SSIMForward& call, int64_t task, void* scratch, Partial* partial) {
+void run_volume_forward(const SSIMForward& call, int64_t task, void* scratch,
+                        SSIMPartial* partial) {
     const bool masked = call.problem.mask.data;
     if (call.problem.kind == Kind::ssim)
         (masked ? volume_forward_task<T, Kind::ssim, true>
@@ -289,7 +291,7 @@ Array coefficient_plane(const SSIMBackward& call, int plane, int64_t* shape) {
 
 template <class T, Kind K, bool Masked, bool Both>
 void volume_coefficients_task(const SSIMBackward& call, int64_t task, void* scratch,
-                              Partial* partial) {
+                              SSIMPartial* partial) {
     constexpr int planes = Coefficients<Both>::kPlanes;
     const SSIMProblem& p = call.problem;
     const VolumeTiling<T> tiling = map_tiling<T>(p);
@@ -317,7 +319,7 @@ void volume_coefficients_task(const SSIMBackward& call, int64_t task, void* scra
         segment<T>(length, length, out, [&](int64_t i) { return load<T>(w.upstream_row + i); });
     };
     Vec<T> total{}, count{};
-    *partial = Partial{};
+    *partial = SSIMPartial{};
     w.walk.run(
         k, region,
         [&](int64_t d, int depths, int64_t row, int64_t j) {
@@ -375,7 +377,7 @@ size_t volume_coefficients_scratch(const SSIMBackward& call) {
 
 template <class T, Kind K>
 void run_volume_coefficients_kind(const SSIMBackward& call, int64_t task, void* scratch,
-                                  Partial* out) {
+                                  SSIMPartial* out) {
     const bool masked = call.problem.mask.data, both = call.grad_y.data;
     if (masked && both) return volume_coefficients_task<T, K, true, true>(call, task, scratch, out);
     if (masked) return volume_coefficients_task<T, K, true, false>(call, task, scratch, out);
@@ -385,7 +387,7 @@ void run_volume_coefficients_kind(const SSIMBackward& call, int64_t task, void* 
 
 template <class T>
 void run_volume_coefficients(const SSIMBackward& call, int64_t task, void* scratch,
-                             Partial* partial) {
+                             SSIMPartial* partial) {
     (call.problem.kind == Kind::ssim
          ? run_volume_coefficients_kind<T, Kind::ssim>
          : run_volume_coefficients_kind<T, Kind::contrast_structure>)(call, task, scratch, partial);
@@ -425,13 +427,13 @@ class VolumeGradientTask {
     }
     size_t scratch_used() const { return arena_.used(); }
 
-    void run(const Region& r, Partial& partial) {
+    void run(const Region& r, SSIMPartial& partial) {
         const Constants<T> k(p_);
         depth_.fill(p_.windows[0]);
         height_.fill(p_.windows[1]);
         width_.fill(p_.windows[2]);
         mark_columns<T>(r.begin[2], length_, length_, r.begin[2], r.end[2], 0, 1, pixels_);
-        partial = Partial{};
+        partial = SSIMPartial{};
         const int64_t reach = depth_.size - 1 - depth_.origin;
         int64_t next_slice = r.begin[0] - reach;
         for (int64_t d = r.begin[0]; d < r.end[0]; d += kSlices) {
@@ -484,7 +486,7 @@ class VolumeGradientTask {
     }
 
     void make_gradient(const Constants<T>& k, const Region& r, int64_t d, int depths, int64_t row,
-                       Partial& partial) {
+                       SSIMPartial& partial) {
         const int64_t h = r.begin[1] + row;
         const T l1_weight = call_.l1_weights ? T(call_.l1_weights[r.n * p_.shape[1] + r.c]) : T(0);
         for (int i = 0; i < depths; ++i)
@@ -551,7 +553,8 @@ size_t volume_gradient_scratch(const SSIMBackward& call) {
 }
 
 template <class T>
-void run_volume_gradient(const SSIMBackward& call, int64_t task, void* scratch, Partial* partial) {
+void run_volume_gradient(const SSIMBackward& call, int64_t task, void* scratch,
+                         SSIMPartial* partial) {
     const bool masked = call.problem.mask.data, both = call.grad_y.data;
     const VolumeTiling<T> tiling = image_tiling<T>(call.problem);
     const Region r = tiling.region(task);

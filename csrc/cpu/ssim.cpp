@@ -8,35 +8,17 @@
 
 #include "border.hpp"
 #include "dispatch.hpp"
-#include "parallel.hpp"
+#include "tasks.hpp"
 
 namespace sosie {
 namespace {
 
-template <class Call>
-std::vector<Partial> run_tasks(const TaskKernel<Call>& kernel, const Call& call, int threads) {
-    std::vector<Partial> partials(size_t(kernel.tasks(call)));
-    struct Context {
-        const TaskKernel<Call>& kernel;
-        const Call& call;
-        Partial* partials;
-    } context{kernel, call, partials.data()};
-    parallel_for(
-        int64_t(partials.size()), threads, kernel.scratch_bytes(call),
-        [](void* shared, int64_t task, void* scratch) {
-            const Context& c = *static_cast<Context*>(shared);
-            c.kernel.run(c.call, task, scratch, c.partials + task);
-        },
-        &context);
-    return partials;
-}
-
 // Tasks of one plane follow each other; so the order of these sums is that of the tasks.
-std::vector<Partial> sum_planes(const std::vector<Partial>& partials, int64_t planes) {
-    std::vector<Partial> sums(size_t(planes), Partial{});
+std::vector<SSIMPartial> sum_planes(const std::vector<SSIMPartial>& partials, int64_t planes) {
+    std::vector<SSIMPartial> sums(size_t(planes), SSIMPartial{});
     const size_t per_plane = planes ? partials.size() / size_t(planes) : 0;
     for (size_t i = 0; i < partials.size(); ++i) {
-        Partial& sum = sums[i / per_plane];
+        SSIMPartial& sum = sums[i / per_plane];
         sum.value += partials[i].value;
         sum.count += partials[i].count;
         sum.l1 += partials[i].l1;
@@ -98,8 +80,8 @@ void fold(Window& window, int64_t length, Border border, std::vector<double>& st
 void ssim_forward(SSIMForward call, double* values, int threads) {
     const SSIMProblem& p = call.problem;
     const int64_t planes = p.shape[0] * p.shape[1];
-    const Kernels& k = active();
-    const auto& kernel = (is_volume(p) ? k.ssim_volume_forward : k.ssim_forward)[precision(p.x)];
+    const SSIMKernels& k = *active().ssim;
+    const auto& kernel = (is_volume(p) ? k.volume_forward : k.forward)[precision(p.x)];
     const auto sums = sum_planes(run_tasks(kernel, call, threads), planes);
     for (size_t i = 0; i < sums.size(); ++i) values[i] = mean_of(sums[i].value, sums[i].count);
 }
@@ -110,17 +92,16 @@ void ssim_backward(SSIMBackward call, double* values, double* l1, int threads) {
     for (int axis = 0; axis < 3; ++axis)
         fold(p.windows[axis], p.shape[2 + axis], p.border, folded[axis]);
     const int64_t planes = p.shape[0] * p.shape[1];
-    const Kernels& k = active();
+    const SSIMKernels& k = *active().ssim;
     const size_t which = precision(p.x);
-    std::vector<Partial> value_sums, pixel_sums;
+    std::vector<SSIMPartial> value_sums, pixel_sums;
     if (is_volume(p)) {
         const auto workspace = std::unique_ptr<char[]>(new char[coefficient_bytes(call)]);
         call.coefficients = workspace.get();
-        value_sums =
-            sum_planes(run_tasks(k.ssim_volume_coefficients[which], call, threads), planes);
-        pixel_sums = sum_planes(run_tasks(k.ssim_volume_gradient[which], call, threads), planes);
+        value_sums = sum_planes(run_tasks(k.volume_coefficients[which], call, threads), planes);
+        pixel_sums = sum_planes(run_tasks(k.volume_gradient[which], call, threads), planes);
     } else {
-        value_sums = sum_planes(run_tasks(k.ssim_backward[which], call, threads), planes);
+        value_sums = sum_planes(run_tasks(k.backward[which], call, threads), planes);
         pixel_sums = value_sums;
     }
     for (size_t i = 0; i < size_t(planes); ++i) {
@@ -130,11 +111,11 @@ void ssim_backward(SSIMBackward call, double* values, double* l1, int threads) {
 }
 
 void downsample_forward(const Downsample& call, int threads) {
-    run_tasks(active().downsample_forward[precision(call.full)], call, threads);
+    run_tasks(active().ssim->downsample_forward[precision(call.full)], call, threads);
 }
 
 void downsample_backward(const Downsample& call, int threads) {
-    run_tasks(active().downsample_backward[precision(call.reduced)], call, threads);
+    run_tasks(active().ssim->downsample_backward[precision(call.reduced)], call, threads);
 }
 
 }  // namespace sosie

@@ -2,7 +2,7 @@
 //
 // Whole calls of the SSIM family: tasks in parallel, their partial sums added in order.
 #pragma once
-#include "kernels.hpp"
+#include "ssim-call.hpp"
 
 namespace sosie {
 

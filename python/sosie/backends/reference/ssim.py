@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The float64 definitions of :mod:`sosie.reference` as an executor: slow, and right.
-
-For machines with nothing better, and for seeing what a result should have been.
-"""
+"""The SSIM family by its float64 definition."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sosie.arrays import Adapter, Array, adapter
+from sosie.backends.reference._results import give_back, gradient
 from sosie.reference import ssim as definition
 
 if TYPE_CHECKING:
@@ -25,24 +21,6 @@ __all__ = [
     "ssim_forward",
     "ssim_loss",
 ]
-
-
-def _give_back(library: Adapter, values: Array, like: Array, dtype: str | None = None) -> Array:
-    """Float64 values in the library of ``like`` and its computing (or the given) dtype."""
-    if dtype is None:
-        dtype = "float64" if library.dtype(like) == "float64" else "float32"
-    out = library.empty(like, values.shape, dtype)
-    out[...] = library.from_numpy(np.asarray(values, np.float64), like)
-    return out
-
-
-def _gradient(library: Adapter, values: Array, image: Array, needed: bool) -> Array | None:
-    if not needed:
-        return None
-    dtype = library.dtype(image)
-    out = library.empty_like(image, dtype if dtype.startswith(("float", "bfloat")) else "float32")
-    out[...] = library.from_numpy(values, image)
-    return out
 
 
 def _numpy_mask(library: Adapter, mask: Array | None) -> Array | None:
@@ -66,8 +44,8 @@ def ssim_forward(
         mask=_numpy_mask(library, mask), kind=kind,
     )  # fmt: skip
     return (
-        _give_back(library, values, x, "float64"),
-        _give_back(library, similarity_map, x) if return_map else None,
+        give_back(library, values, x, "float64"),
+        give_back(library, similarity_map, x) if return_map else None,
     )
 
 
@@ -89,7 +67,7 @@ def ssim_backward(
         library.to_numpy(x), library.to_numpy(y), parameters, library.to_numpy(upstream),
         mask=_numpy_mask(library, mask), kind=kind,
     )  # fmt: skip
-    return _gradient(library, grad_x, x, need_x), _gradient(library, grad_y, y, need_y)
+    return gradient(library, grad_x, x, need_x), gradient(library, grad_y, y, need_y)
 
 
 def ssim_loss(
@@ -111,10 +89,10 @@ def ssim_loss(
         ssim_weight=ssim_weight, l1_weight=l1_weight, mask=_numpy_mask(library, mask),
     )  # fmt: skip
     return (
-        _give_back(library, ssim_values, x, "float64"),
-        _give_back(library, l1_values, x, "float64"),
-        _gradient(library, grad_x, x, need_x),
-        _gradient(library, grad_y, y, need_y),
+        give_back(library, ssim_values, x, "float64"),
+        give_back(library, l1_values, x, "float64"),
+        gradient(library, grad_x, x, need_x),
+        gradient(library, grad_y, y, need_y),
     )
 
 
@@ -129,7 +107,7 @@ def downsample_forward(
     """Means over ``factor``-sided boxes of the padded image."""
     library = adapter(x)
     pads = [(before, after) for before, after in padding]
-    return _give_back(
+    return give_back(
         library, definition.downsample_forward(library.to_numpy(x), factor, pads, border), x
     )
 
@@ -149,4 +127,4 @@ def downsample_backward(
     values = definition.downsample_backward(
         library.to_numpy(grad), input_shape, factor, pads, border
     )
-    return _give_back(library, values, grad)
+    return give_back(library, values, grad)

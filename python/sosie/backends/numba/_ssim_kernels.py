@@ -30,16 +30,14 @@ compiled twice, once for each dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Constants", "backward_tile", "forward_tile"]
+from sosie.backends.numba._tasks import compiled
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+__all__ = ["Constants", "backward_tile", "forward_tile"]
 
 #: The planes that are filtered, and the gradient's four terms in the order of these.
 SUM, DIFFERENCE, SUM_SQUARE, DIFFERENCE_SQUARE, WEIGHT = range(5)
@@ -58,21 +56,6 @@ class Constants(NamedTuple):
     least_variance: float  # 0 where variances are clamped, else -inf
     lowest: float  # of the map
     highest: float
-
-
-def compiled(function: Function) -> Function:
-    """Compiled on first use and kept on disk where possible; releases the GIL.
-
-    Contraction of multiply and add is the only freedom with the order of operations; so bits depend
-    on the machine, but neither on the number of threads nor on the run.
-    """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    dispatcher: Function
-    try:
-        dispatcher = nb.njit(function, cache=True, **options)
-    except RuntimeError:  # no folder to keep it in, as in a read-only container
-        dispatcher = nb.njit(function, **options)
-    return dispatcher
 
 
 # --- Filters --------------------------------------------------------------------------------------

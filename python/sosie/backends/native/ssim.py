@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled CPU kernels, for NumPy arrays and torch tensors in host memory.
-
-These functions trust their arguments; the public ones have checked them.
-"""
+"""The SSIM family by the compiled kernels."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import numpy as np
 
 from sosie import _core
 from sosie.arrays import Adapter, Array, adapter
+from sosie.backends._dtypes import compute_dtype, gradient_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,14 +48,6 @@ def _plan(parameters: SSIMParameters, kind: str) -> _core.SSIMPlan:
     )
 
 
-def _compute_dtype(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"
-
-
-def _gradient_dtype(dtype: str) -> str:
-    return dtype if dtype.startswith(("float", "bfloat")) else "float32"
-
-
 def ssim_forward(
     x: Array,
     y: Array,
@@ -76,7 +66,7 @@ def ssim_forward(
     similarity_map = None
     if return_map:
         map_shape = shape[:2] + parameters.map_shape(shape[2:])
-        similarity_map = library.empty(x, map_shape, _compute_dtype(library.dtype(x)))
+        similarity_map = library.empty(x, map_shape, compute_dtype(library.dtype(x)))
     if mask is not None:
         mask = library.as_mask(mask, shape)
     argument = library.argument
@@ -165,9 +155,9 @@ def _gradients(
     dtype = library.dtype(x)
     values = library.empty(x, shape[:2], "float64")
     l1 = library.empty(x, shape[:2], "float64")
-    grad_x = library.empty_like(x, _gradient_dtype(dtype)) if need_x else None
-    grad_y = library.empty_like(y, _gradient_dtype(dtype)) if need_y else None
-    upstream = np.asarray(upstream, _compute_dtype(dtype))
+    grad_x = library.empty_like(x, gradient_dtype(dtype)) if need_x else None
+    grad_y = library.empty_like(y, gradient_dtype(dtype)) if need_y else None
+    upstream = np.asarray(upstream, compute_dtype(dtype))
     if not is_map:
         upstream = upstream.reshape(upstream.shape + (1,) * (len(shape) - 2))
     argument = library.argument
@@ -248,7 +238,7 @@ def downsample_forward(
         (size + before + after) // factor
         for size, (before, after) in zip(shape[2:], pads, strict=True)
     )
-    reduced = library.empty(x, reduced_shape, _compute_dtype(library.dtype(x)))
+    reduced = library.empty(x, reduced_shape, compute_dtype(library.dtype(x)))
     _core.downsample_forward(
         shape, reduced_shape, factor, pads, _BORDERS[border],
         library.argument(x), library.argument(reduced),

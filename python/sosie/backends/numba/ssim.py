@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels compiled at run time by Numba, for machines without a compiler.
+"""The SSIM family by Numba's kernels.
 
 NumPy cuts tiles out of the images, in the computing dtype and with what the border shows around
 them, and puts results back; so any dtype and strides will do, and the kernels see plain tiles.
-Tiles depend on the image's size alone and their sums are added in order: results have the same bits
-for any number of threads. Threads are Python's, running kernels that release the GIL: unlike
-Numba's own they bear a fork and concurrent callers.
-
-These functions trust their arguments: the public ones checked shapes, dtypes and parameters.
+Tiles depend on the image's size alone and their sums are added in order.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -22,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sosie.arrays import Adapter, Array, adapter
-from sosie.backends._numba_ssim import Constants, backward_tile, forward_tile
+from sosie.backends._dtypes import compute_dtype, gradient_dtype
+from sosie.backends.numba._ssim_kernels import Constants, backward_tile, forward_tile
+from sosie.backends.numba._tasks import run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -161,7 +158,7 @@ def downsample_forward(
     library = adapter(x)
     image = _volumes(library.to_numpy(library.kernel_ready(x)))
     boxes = _Boxes(x.shape, factor, padding, border)
-    dtype = _compute_dtype(library.dtype(x))
+    dtype = compute_dtype(library.dtype(x))
     reduced = library.empty(x, boxes.reduced_shape, dtype)
     target = _volumes(library.to_numpy(reduced))
 
@@ -172,7 +169,7 @@ def downsample_forward(
             total += pixels
         target[tile.index] = total * total.dtype.type(boxes.weight)
 
-    _run(compute, _tiles(_volume_shape(boxes.reduced_shape)), library, threads)
+    run_tasks(compute, _tiles(_volume_shape(boxes.reduced_shape)), library, threads)
     return reduced
 
 
@@ -199,7 +196,7 @@ def downsample_backward(
             pixels[...] = share
         target[plane] = boxes.fold(padded)
 
-    _run(compute, list(np.ndindex(*reduced.shape[:2])), library, threads)
+    run_tasks(compute, list(np.ndindex(*reduced.shape[:2])), library, threads)
     return full
 
 
@@ -300,7 +297,7 @@ class _Pair:
     def __init__(self, x: Array, y: Array, parameters: SSIMParameters, mask: Array | None) -> None:
         self.library = library = adapter(x)
         self.given = (x, y)
-        self.plan = _plan(parameters, _compute_dtype(library.dtype(x)), mask is not None)
+        self.plan = _plan(parameters, compute_dtype(library.dtype(x)), mask is not None)
         self.x, self.y = (
             _volumes(library.to_numpy(library.kernel_ready(image))) for image in (x, y)
         )
@@ -313,7 +310,7 @@ class _Pair:
         self, compute: Callable[[_Tile], Result], tiles: list[_Tile], threads: int | None
     ) -> list[Result]:
         """The tiles' results, in order."""
-        return _run(compute, tiles, self.library, threads)
+        return run_tasks(compute, tiles, self.library, threads)
 
     def read(self, n: int, c: int, box: Box) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Both images and the mask (empty: there is none) in a box that may reach outside."""
@@ -404,9 +401,7 @@ class _Gradient:
     def __init__(self, library: Adapter, image: Array) -> None:
         dtype = library.dtype(image)
         self.library = library
-        self.result = library.empty_like(
-            image, dtype if dtype.startswith(("float", "bfloat")) else "float32"
-        )
+        self.result = library.empty_like(image, gradient_dtype(dtype))
         # bfloat16 alone has no NumPy dtype: its values are a copy, in float32.
         self.is_copy = dtype == "bfloat16"
         self.values = library.to_numpy(self.result)
@@ -570,10 +565,6 @@ class _Boxes:
 # --- Shapes, tasks and sums -----------------------------------------------------------------------
 
 
-def _compute_dtype(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"
-
-
 def _volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """``(N, C, D, H, W)``: an image is a volume of depth 1."""
     return shape if len(shape) == 5 else (*shape[:2], 1, *shape[2:])
@@ -603,17 +594,6 @@ def _tiles(shape: Sequence[int]) -> list[_Tile]:
         cuts.append([(size * i // pieces, size * (i + 1) // pieces) for i in range(pieces)])
     boxes = list(itertools.product(*cuts))
     return [_Tile(n, c, box) for n, c in np.ndindex(*shape[:2]) for box in boxes]
-
-
-def _run(
-    compute: Callable[[Any], Result], tasks: Sequence[Any], library: Adapter, threads: int | None
-) -> list[Result]:
-    """What ``compute`` returns for each task, in order."""
-    workers = min(library.threads() if threads is None else threads, len(tasks))
-    if workers <= 1:
-        return [compute(task) for task in tasks]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(compute, tasks))
 
 
 def _plane_sums(

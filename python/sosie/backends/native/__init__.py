@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled CPU kernels, for NumPy arrays and torch tensors in host memory.
+
+These functions trust their arguments; the public ones have checked them.
+"""
+
+from __future__ import annotations
+
+from sosie.backends.native.ssim import (
+    downsample_backward,
+    downsample_forward,
+    ssim_backward,
+    ssim_forward,
+    ssim_loss,
+)
+
+__all__ = [
+    "downsample_backward",
+    "downsample_forward",
+    "ssim_backward",
+    "ssim_forward",
+    "ssim_loss",
+]

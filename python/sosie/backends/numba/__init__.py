@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels compiled at run time by Numba, for machines without a compiler.
+
+Results have the same bits for any number of threads. Threads are Python's, running kernels that
+release the GIL: unlike Numba's own they bear a fork and concurrent callers.
+
+These functions trust their arguments: the public ones checked shapes, dtypes and parameters.
+"""
+
+from __future__ import annotations
+
+from sosie.backends.numba.ssim import (
+    downsample_backward,
+    downsample_forward,
+    ssim_backward,
+    ssim_forward,
+    ssim_loss,
+)
+
+__all__ = [
+    "downsample_backward",
+    "downsample_forward",
+    "ssim_backward",
+    "ssim_forward",
+    "ssim_loss",
+]
