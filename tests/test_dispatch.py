@@ -51,6 +51,16 @@ def restored_isa() -> Iterator[None]:
 # --- Instruction sets -----------------------------------------------------------------------------
 
 
+def _fastest() -> str:
+    """The best there is; AVX2 on Zen 4, whose 512-bit vectors are made of two halves."""
+    best = _core.supported_isas()[-1]
+    if best != "avx512":
+        return best
+    facts = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    is_zen4 = {"AuthenticAMD", "25"} <= {line.rpartition(": ")[2] for line in facts[:4]}
+    return "avx2" if is_zen4 else best
+
+
 @pytest.mark.parametrize("isa", _core.supported_isas())
 def test_environment_names_the_instruction_set(isa: str, run_python: Callable[..., str]) -> None:
     code = SSIM_OF_A_RAMP + "from sosie import _core; print(_core.isa(), _core.lanes(), value)"
@@ -65,7 +75,7 @@ def test_the_best_instruction_set_is_the_default(
     environment: dict[str, str], run_python: Callable[..., str]
 ) -> None:
     code = "from sosie import _core; print(_core.isa())"
-    assert run_python(code, **environment).strip() == _core.supported_isas()[-1]
+    assert run_python(code, **environment).strip() == _fastest()
 
 
 def test_unknown_instruction_set_is_refused(run_python: Callable[..., str]) -> None:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which instruction set runs: the best one this processor and its operating system offer, or the
+// Which instruction set runs: the fastest one this processor and its operating system offer, or the
 // one named by SOSIE_ISA. Chosen once, changed only by `select`.
 #pragma once
 #include <string>

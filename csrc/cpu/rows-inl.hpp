@@ -189,18 +189,27 @@ constexpr int64_t linear_length(int64_t length, int64_t vectors) {
     return (kLanes<T> - 1) * length + round_up(vectors, kLanes<T>);
 }
 
-// The segmented form of make(position): `vectors` vectors (rounded up to whole blocks of lanes) of
-// a row whose lanes start `length` apart. `make` returns a vector for kLanes consecutive positions.
-template <class T, class Make>
-inline void segment(int64_t length, int64_t vectors, Vec<T>* out, Make make) {
+// The segmented form of a row whose lanes start `length` apart: take(i, vector) for each of
+// `vectors` vectors (rounded up to whole blocks of lanes). make(position, lane) returns a vector
+// for kLanes consecutive positions of a lane's run.
+template <class T, class Make, class Take>
+inline void segment(int64_t length, int64_t vectors, Make make, Take take) {
     for (int64_t i = 0; i < vectors; i += kLanes<T>) {
         Vec<T> block[kLanes<T>];
 #pragma GCC unroll 32
         for (int lane = 0; lane < kLanes<T>; ++lane) block[lane] = make(lane * length + i);
         transpose<T>(block);
 #pragma GCC unroll 32
-        for (int k = 0; k < kLanes<T>; ++k) out[i + k] = block[k];
+        for (int k = 0; k < kLanes<T>; ++k) take(i + k, block[k]);
     }
+}
+
+// The segmented form of values that are in memory.
+template <class T>
+inline void segment_row(const T* row, int64_t length, int64_t vectors, Vec<T>* out) {
+    segment<T>(
+        length, vectors, [row](int64_t i) { return load<T>(row + i); },
+        [out](int64_t i, Vec<T> v) { out[i] = v; });
 }
 
 // The inverse: `length` vectors to kLanes * length consecutive values. `in` is read in whole

@@ -132,7 +132,7 @@ struct Exchange {
 };
 
 template <class T, int Half>
-inline void exchange_blocks(Vec<T>* v) {
+inline __attribute__((always_inline)) void exchange_blocks(Vec<T>* v) {
     constexpr int lanes = kLanes<T>;
     if constexpr (Half < lanes) {
         using Every = typename CountUp<lanes>::type;
@@ -147,9 +147,11 @@ inline void exchange_blocks(Vec<T>* v) {
     }
 }
 
-// In-place transposition of kLanes vectors: v[i][j] becomes v[j][i].
+// In-place transposition of kLanes vectors: v[i][j] becomes v[j][i]. Inlined whatever the compiler
+// thinks of its size: in a function of its own the vectors would go through memory, which takes
+// longer than the transposition.
 template <class T>
-inline void transpose(Vec<T>* v) {
+inline __attribute__((always_inline)) void transpose(Vec<T>* v) {
     constexpr int lanes = kLanes<T>, block = 16 / int(sizeof(T));
     using Every = typename CountUp<lanes>::type;
     if constexpr (block == 4) {

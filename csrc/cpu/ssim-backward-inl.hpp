@@ -311,8 +311,7 @@ class BackwardTask {
             const bool counts = column >= 0 && column < high - low && column % p_.stride == 0;
             w_.upstream_row[i] = counts ? source[column / p_.stride * u.strides[4]] : T(0);
         }
-        segment<T>(tiling_.length, w_.map_vectors, out,
-                   [this](int64_t i) { return load<T>(w_.upstream_row + i); });
+        segment_row<T>(w_.upstream_row, tiling_.length, w_.map_vectors, out);
     }
 
     // Stage 1 across rows, and the formula: `rows` rows of coefficients from map row `row`.

@@ -316,7 +316,7 @@ void volume_coefficients_task(const SSIMBackward& call, int64_t task, void* scra
             const bool counts = region.begin[2] + i < region.end[2] && column % p.stride == 0;
             w.upstream_row[i] = counts ? upstream[offset + column / p.stride * u.strides[4]] : T(0);
         }
-        segment<T>(length, length, out, [&](int64_t i) { return load<T>(w.upstream_row + i); });
+        segment_row<T>(w.upstream_row, length, length, out);
     };
     Vec<T> total{}, count{};
     *partial = SSIMPartial{};
@@ -457,7 +457,7 @@ class VolumeGradientTask {
         const T* row =
             load_row<T>(a, shape, Border::zero, r.n, r.c, d - p_.windows[0].crop_before,
                         h - p_.windows[1].crop_before, first, first + total, total, row_);
-        segment<T>(length_, map_vectors_, segments_, [row](int64_t i) { return load<T>(row + i); });
+        segment_row<T>(row, length_, map_vectors_, segments_);
     }
 
     void gather_slice(const Region& r, int64_t d, int64_t slot) {

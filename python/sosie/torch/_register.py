@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Operator", "register"]
+__all__ = ["Operator", "is_plainly_recorded", "register"]
 
 _NAMESPACE = "sosie"
 # Registrations last as long as this object.
@@ -105,6 +105,17 @@ def register(operator: Operator) -> Callable[..., Any]:
     return call
 
 
+def is_plainly_recorded(*arguments: Any) -> bool:
+    """Whether a call will be differentiated by eager autograd, with nothing else looking on."""
+    return (
+        not torch.compiler.is_dynamo_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and torch.is_grad_enabled()
+        and any(a.requires_grad for a in arguments if isinstance(a, torch.Tensor))
+        and _nobody_watches(arguments)
+    )
+
+
 def _nobody_watches(arguments: tuple[Any, ...]) -> bool:
     """Whether torch's dispatcher could only do one thing with this call: run the CPU kernel.
 
@@ -114,7 +125,7 @@ def _nobody_watches(arguments: tuple[Any, ...]) -> bool:
         torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._autograd._profiler_enabled()
         and all(
-            type(argument) is torch.Tensor
+            type(argument) in (torch.Tensor, torch.nn.Parameter)
             and argument.is_cpu
             # ``torch.autograd.grad(is_grads_batched=True)`` maps by another mechanism than vmap.
             and not torch._C._functorch.is_legacy_batchedtensor(argument)

@@ -21,7 +21,7 @@ from sosie.backends import executor
 from sosie.spec import SSIMParameters, SSIMSpec
 from sosie.torch import composite
 from sosie.torch._batching import map_into_batch, map_one_by_one
-from sosie.torch._register import Operator, register
+from sosie.torch._register import Operator, is_plainly_recorded, register
 
 __all__ = ["downsample", "loss", "resolved", "similarity_map", "values"]
 
@@ -74,7 +74,13 @@ def values(
     kind : {"ssim", "cs"}
         The whole index or its contrast-structure factor.
     """
-    result: Tensor = _ssim(x, y, mask, parameters.encode(), kind)
+    arguments = (x, y, mask, parameters.encode(), kind)
+    result: Tensor
+    # Half precision would round the gradient before it is scaled.
+    if x.dtype in (torch.float32, torch.float64) and is_plainly_recorded(x, y, mask):
+        result = _ValuesWithGradient.apply(*arguments)
+    else:
+        result = _ssim(*arguments)
     return result
 
 
@@ -198,6 +204,43 @@ _ssim = register(
         vmap=map_into_batch,
     )
 )
+
+
+class _ValuesWithGradient(torch.autograd.Function):
+    """sosie::ssim for eager training: the gradient comes with the values, in one pass.
+
+    The backward pass then scales it, where it would have computed everything again. It costs an
+    image between the two passes, and is lost on a caller who records but never differentiates.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str
+    ) -> Tensor:
+        need_x, need_y = ctx.needs_input_grad[:2]
+        result, grad_x, grad_y = executor(x).ssim_with_gradient(
+            x, y, SSIMParameters.decode(parameters),
+            mask=mask, kind=kind, need_x=need_x, need_y=need_y,
+        )  # fmt: skip
+        ctx.parameters, ctx.kind = parameters, kind
+        ctx.save_for_backward(x, y, mask, grad_x, grad_y)
+        values: Tensor = result.to(x.dtype)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        x, y, mask, *gradients = ctx.saved_tensors
+        need_x, need_y = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # it will be differentiated again
+            gradients = _ssim_backward(
+                x, y, mask, upstream, ctx.parameters, ctx.kind, need_x, need_y
+            )
+        else:
+            scale = upstream.reshape(*upstream.shape, *(1,) * (x.ndim - 2))
+            gradients = [None if gradient is None else gradient * scale for gradient in gradients]
+        grad_x, grad_y = gradients
+        return grad_x if need_x else None, grad_y if need_y else None, None, None, None
+
 
 _ssim_map = register(
     Operator(

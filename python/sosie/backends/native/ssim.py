@@ -23,6 +23,7 @@ __all__ = [
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
+    "ssim_with_gradient",
 ]
 
 _BORDERS = {"zero": 0, "reflect": 1, "symmetric": 2, "replicate": 3}
@@ -105,6 +106,27 @@ def ssim_backward(
         library, x, y, parameters, kind, upstream, is_map, mask, None, need_x, need_y, threads
     )
     return grad_x, grad_y
+
+
+def ssim_with_gradient(
+    x: Array,
+    y: Array,
+    parameters: SSIMParameters,
+    *,
+    mask: Array | None = None,
+    kind: str = "ssim",
+    need_x: bool = True,
+    need_y: bool = False,
+    threads: int | None = None,
+) -> tuple[Array, Array | None, Array | None]:
+    """Values ``(N, C)`` as of :func:`ssim_forward`, and the gradient of each for its planes."""
+    library = adapter(x)
+    shape = tuple(x.shape)
+    upstream = np.broadcast_to(1.0 / _positions(library, shape, parameters, mask), shape[:2])
+    values, _, grad_x, grad_y = _gradients(
+        library, x, y, parameters, kind, upstream, False, mask, None, need_x, need_y, threads
+    )
+    return values, grad_x, grad_y
 
 
 def ssim_loss(

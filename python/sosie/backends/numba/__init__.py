@@ -15,6 +15,7 @@ from sosie.backends.numba.ssim import (
     ssim_backward,
     ssim_forward,
     ssim_loss,
+    ssim_with_gradient,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
+    "ssim_with_gradient",
 ]

@@ -32,6 +32,7 @@ __all__ = [
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
+    "ssim_with_gradient",
 ]
 
 Result = TypeVar("Result")
@@ -111,6 +112,27 @@ def ssim_backward(
     l1_weights = np.zeros(pair.shape[:2])
     _, _, grad_x, grad_y = _gradients(pair, kind, given, l1_weights, need_x, need_y, threads)
     return grad_x, grad_y
+
+
+def ssim_with_gradient(
+    x: Array,
+    y: Array,
+    parameters: SSIMParameters,
+    *,
+    mask: Array | None = None,
+    kind: str = "ssim",
+    need_x: bool = True,
+    need_y: bool = False,
+    threads: int | None = None,
+) -> tuple[Array, Array | None, Array | None]:
+    """Values ``(N, C)`` as of :func:`ssim_forward`, and the gradient of each for its planes."""
+    pair = _Pair(x, y, parameters, mask)
+    positions = pair.positions()
+    sums, _, grad_x, grad_y = _gradients(
+        pair, kind, 1.0 / np.maximum(positions, 1.0), np.zeros(pair.shape[:2]),
+        need_x, need_y, threads,
+    )  # fmt: skip
+    return pair.library.from_numpy(_mean(sums, positions), x), grad_x, grad_y
 
 
 def ssim_loss(

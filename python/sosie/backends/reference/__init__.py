@@ -12,6 +12,7 @@ from sosie.backends.reference.ssim import (
     ssim_backward,
     ssim_forward,
     ssim_loss,
+    ssim_with_gradient,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
+    "ssim_with_gradient",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sosie.arrays import Adapter, Array, adapter
 from sosie.backends.reference._results import give_back, gradient
 from sosie.reference import ssim as definition
@@ -20,6 +22,7 @@ __all__ = [
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
+    "ssim_with_gradient",
 ]
 
 
@@ -68,6 +71,26 @@ def ssim_backward(
         mask=_numpy_mask(library, mask), kind=kind,
     )  # fmt: skip
     return gradient(library, grad_x, x, need_x), gradient(library, grad_y, y, need_y)
+
+
+def ssim_with_gradient(
+    x: Array,
+    y: Array,
+    parameters: SSIMParameters,
+    *,
+    mask: Array | None = None,
+    kind: str = "ssim",
+    need_x: bool = True,
+    need_y: bool = False,
+    threads: int | None = None,
+) -> tuple[Array, Array | None, Array | None]:
+    """Values ``(N, C)`` as of :func:`ssim_forward`, and the gradient of each for its planes."""
+    values, _ = ssim_forward(x, y, parameters, mask=mask, kind=kind, threads=threads)
+    grad_x, grad_y = ssim_backward(
+        x, y, parameters, adapter(x).from_numpy(np.ones(tuple(x.shape)[:2]), x),
+        mask=mask, kind=kind, need_x=need_x, need_y=need_y, threads=threads,
+    )  # fmt: skip
+    return values, grad_x, grad_y
 
 
 def ssim_loss(
