@@ -6,6 +6,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #ifndef SOSIE_VECTOR_BYTES
 #error "SOSIE_VECTOR_BYTES is set by the build, per instruction set"
@@ -65,6 +68,26 @@ inline Vec<T> load(const T* p) {
 template <class T>
 inline void store(T* p, Vec<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
+}
+
+// Past the caches: the line need not be read before it is written, and what others want stays
+// cached. p lies on a boundary of 16 bytes. `fence_streams` ends a series of these.
+template <class T>
+inline void stream(T* p, Vec<T> v) {
+#if defined(__SSE2__)
+    constexpr int pieces = SOSIE_VECTOR_BYTES / 16;
+    __m128i piece[pieces];
+    __builtin_memcpy(piece, &v, sizeof v);
+#pragma GCC unroll 4
+    for (int i = 0; i < pieces; ++i) _mm_stream_si128(reinterpret_cast<__m128i*>(p) + i, piece[i]);
+#else
+    store<T>(p, v);
+#endif
+}
+inline void fence_streams() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 // The same value, as something the compiler cannot make again: GCC would rather load a vector twice

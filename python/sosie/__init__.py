@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sosie.backends import available_backends, use_backend
 from sosie.config import show_config
+from sosie.paired import cosine_similarity, euclidean_distance
 from sosie.spec import SSIMSpec, list_specs, ssim_spec
 from sosie.ssim import ms_ssim, ssim
 from sosie.threads import get_num_threads, set_num_threads
@@ -25,6 +26,8 @@ __all__ = [
     "SSIMSpec",
     "__version__",
     "available_backends",
+    "cosine_similarity",
+    "euclidean_distance",
     "get_num_threads",
     "list_specs",
     "ms_ssim",
