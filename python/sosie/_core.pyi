@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from sosie.arrays import Argument
 
 #: An array with its shape, for arrays of any number of axes.
-_Shaped = tuple[tuple[int, ...], Argument]
+_Shaped: TypeAlias = tuple[tuple[int, ...], Argument]
 
 class SSIMPlan:
     def __init__(

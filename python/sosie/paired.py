@@ -175,8 +175,7 @@ def _rows(x: Array, y: Array, axis: int) -> tuple[Array, Array, int]:
     count = max(x.ndim, y.ndim)
     x, y = _with_axes(x, count), _with_axes(y, count)
     if any(
-        own != other and own != 1 and other != 1
-        for own, other in zip(x.shape, y.shape, strict=True)
+        own not in (other, 1) and other != 1 for own, other in zip(x.shape, y.shape, strict=True)
     ):
         raise ValueError(
             f"expected x and y of shapes that broadcast, got {tuple(x.shape)} and {tuple(y.shape)}"

@@ -2,9 +2,10 @@
 """Operators of paired rows for torch tensors.
 
 ``x`` and ``y`` have the same number of axes, the same length along ``axis``, and otherwise shapes
-that broadcast; any strides, equal dtypes. Results have the broadcast shape without ``axis``, float64
-for float64 tensors, else float32. Everything is differentiable in both tensors, any number of times:
-first derivatives are kernels, higher ones go through the same formulas in plain torch operations.
+that broadcast; any strides, equal dtypes. Results have the broadcast shape without ``axis``; they
+are float64 for float64 tensors, else float32. Everything is differentiable in both tensors, any
+number of times: first derivatives are kernels, higher ones go through the same formulas in plain
+torch operations.
 
 The functions here trust their arguments; `sosie.euclidean_distance` and `sosie.cosine_similarity`
 check them.

@@ -91,7 +91,7 @@ def _forward(
     norms = [library.empty(x, outer, dtype) if return_norms else None for _ in range(2)]
     _core.paired_forward(
         kind, shape, axis, _argument(library, x), _argument(library, y),
-        _results_argument(library, value, axis), *(_results_argument(library, n, axis) for n in norms),
+        *(_results_argument(library, result, axis) for result in (value, *norms)),
         floor, replacement, library.threads() if threads is None else threads,
     )  # fmt: skip
     return value, norms[0], norms[1]

@@ -125,7 +125,10 @@ class _Rows:
         self.x, self.y = np.broadcast_to(first, self.shape), np.broadcast_to(second, self.shape)
 
     def _rows_last(self, array: Array) -> NDArray[Any]:
-        return np.moveaxis(self.library.to_numpy(self.library.kernel_ready(array)), self.axis, -1)
+        values = self.library.to_numpy(self.library.kernel_ready(array))
+        if values.dtype == np.float16:  # Numba has none on a CPU
+            values = values.astype(np.float32)
+        return np.moveaxis(values, self.axis, -1)
 
     def numbers(self, array: Array) -> Numbers:
         """One float64 number per pair."""
