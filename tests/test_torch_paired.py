@@ -40,7 +40,7 @@ CASES = {
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "euclidean": sosie.euclidean_distance,
     "cosine": sosie.cosine_similarity,
-    "cosine-clamped": lambda x, y, axis: sosie.cosine_similarity(x, y, axis=axis, eps=3.0),
+    "cosine-clamped": lambda x, y, axis: sosie.cosine_similarity(x, y, axis=axis, eps=1.5),
     "cosine-one": lambda x, y, axis: sosie.cosine_similarity(x, y, axis=axis, zero="scikit-learn"),
 }
 

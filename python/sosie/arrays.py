@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 try:
     from sosie._core import address as _address
+    from sosie._core import use_large_pages as _use_large_pages
 except ImportError:  # no compiled kernels, so nobody to hand an address to in a hurry
 
     def _address(array: object) -> int:
         address: int = np.asarray(array).__array_interface__["data"][0]
         return address
+
+    def _use_large_pages(address: int, size: int) -> None:
+        """Those who write to it one element at a time do not notice."""
 
 
 __all__ = ["Adapter", "Argument", "Array", "adapter", "check_alike", "is_torch"]
@@ -152,11 +156,15 @@ class TorchAdapter:
 
     def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:
         """See :class:`Adapter`."""
-        return self._torch.empty(tuple(shape), dtype=self._dtypes[dtype], device=like.device)
+        return _on_large_pages(
+            self._torch.empty(tuple(shape), dtype=self._dtypes[dtype], device=like.device)
+        )
 
     def empty_like(self, array: Array, dtype: str) -> Array:
         """See :class:`Adapter`."""
-        return self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
+        return _on_large_pages(
+            self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
+        )
 
     def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
         """See :class:`Adapter`."""
@@ -178,6 +186,22 @@ class TorchAdapter:
         """See :class:`Adapter`."""
         threads: int = self._torch.get_num_threads()
         return threads
+
+
+#: Bytes from which NumPy, too, asks for large pages for its own arrays.
+_LARGE = 1 << 22
+
+
+def _on_large_pages(tensor: Array) -> Array:
+    """The tensor, which nobody has written to yet.
+
+    torch gives large tensors back to the system and gets them anew, page by page; with pages of 4
+    KiB that takes several times as long as filling them does.
+    """
+    size = tensor.nbytes
+    if size >= _LARGE:
+        _use_large_pages(tensor.data_ptr(), size)
+    return tensor
 
 
 def _join_team() -> None:

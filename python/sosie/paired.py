@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +120,6 @@ def cosine_similarity(
     return _cosine_similarity(x, y, axis, eps, zero)
 
 
-@cache
 def _torch_operators() -> Any:
     """The torch side, imported when the first tensor comes.
 
