@@ -227,7 +227,9 @@ def test_hessian_by_transforms(function: Callable[..., Tensor]) -> None:
     expected = torch.autograd.functional.hessian(total, x)
     actual = torch.func.jacrev(torch.func.jacrev(total))(x)
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-    assert expected.abs().max() > 1e-3
+    # Divided by constants, a product is linear in each of its factors.
+    clamped = function is FUNCTIONS["cosine-clamped"]
+    assert (expected.abs().max() < 1e-3) == clamped
 
 
 def test_operators_are_registered_as_they_should_be() -> None:

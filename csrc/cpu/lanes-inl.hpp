@@ -28,8 +28,10 @@ inline Vec<double> widen_vector(const double* p) {
     return load<double>(p);
 }
 inline Vec<float> widen_vector(const uint8_t* p) {
-    const auto whole = __builtin_convertvector(packed<float, uint8_t>(p), Vec<int32_t>);
-    return __builtin_convertvector(whole, Vec<float>);
+    // In two steps: GCC would take a fourfold widening apart lane by lane.
+    using Twice = typename PackedOf<float, uint16_t>::type;
+    const auto twice = __builtin_convertvector(packed<float, uint8_t>(p), Twice);
+    return __builtin_convertvector(__builtin_convertvector(twice, Vec<int32_t>), Vec<float>);
 }
 inline Vec<float> widen_vector(const uint16_t* p) {
     const auto whole = __builtin_convertvector(packed<float, uint16_t>(p), Vec<int32_t>);
@@ -125,6 +127,17 @@ inline Vec<double> folded(Vec<float> v) {
     __builtin_memcpy(half, &v, sizeof v);
     return __builtin_convertvector(half[0], Vec<double>) +
            __builtin_convertvector(half[1], Vec<double>);
+}
+
+// The sum of all lanes, in few steps.
+inline double sum_of(Vec<double> v) {
+    double lane[kLanes<double>];
+    store<double>(lane, v);
+#pragma GCC unroll 4
+    for (int half = kLanes<double> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+    return lane[0];
 }
 
 }  // namespace

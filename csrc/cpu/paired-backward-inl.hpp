@@ -22,37 +22,53 @@ namespace {
 // Gradients larger than caches bypass them.
 constexpr int64_t kStreamedBytes = 16 << 20;
 
-template <class T>
-struct Coefficients {
-    T a, t, u;
-};
+// Places of the numbers of a block's pairs in scratch memory, kColumns each.
+enum { kA, kT, kU, kPairUpstream, kPairValue, kPairNormX, kPairNormY };
 
+// a, t and u of `count` pairs, from what the forward pass returned and the upstream gradient.
 template <class T>
-inline Coefficients<T> coefficients(const PairedCall& call, T upstream, T value, T norm_x,
-                                    T norm_y) {
+void coefficients(const PairedCall& call, int64_t count, int64_t apart, T* __restrict numbers) {
+    T* const a = numbers + kA * apart;
+    T* const t = numbers + kT * apart;
+    T* const u = numbers + kU * apart;
+    const T* const upstream = numbers + kPairUpstream * apart;
+    const T* const value = numbers + kPairValue * apart;
+    const T* const norm_x = numbers + kPairNormX * apart;
+    const T* const norm_y = numbers + kPairNormY * apart;
     if (call.kind == PairedKind::euclidean) {
-        const double a = value == 0 ? 0.0 : -double(upstream) / double(value);
-        return {T(a), T(1), T(1)};
+        for (int64_t i = 0; i < count; ++i) {
+            a[i] = value[i] == 0 ? T(0) : -upstream[i] / value[i];
+            t[i] = u[i] = 1;
+        }
+        return;
     }
-    const double x = clamped_norm(call, double(norm_x)), y = clamped_norm(call, double(norm_y));
-    const double a = double(upstream) / (x * y);
-    const double t = double(norm_x) < call.floor ? 0.0 : double(value) * y / double(norm_x);
-    const double u = double(norm_y) < call.floor ? 0.0 : double(value) * x / double(norm_y);
-    return {T(a), T(t), T(u)};
+    const T floor = T(call.floor), replacement = T(call.replacement);
+    for (int64_t i = 0; i < count; ++i) {
+        const T x = norm_x[i] < floor ? replacement : norm_x[i];
+        const T y = norm_y[i] < floor ? replacement : norm_y[i];
+        a[i] = upstream[i] / x / y;  // their product may be more than a float holds
+        t[i] = norm_x[i] < floor ? T(0) : value[i] * (y / norm_x[i]);
+        u[i] = norm_y[i] < floor ? T(0) : value[i] * (x / norm_y[i]);
+    }
 }
 
-// Those of the pair that a walk has come to, or of the one `column` further on.
+// Those of the pairs that are neighbours along the last axis, from `first` on.
 template <class T>
-inline Coefficients<T> coefficients_at(const PairedCall& call, const Walk& walk,
-                                       int64_t column = 0) {
-    const PairedAxis& last = call.axis[call.axes - 1];
-    const auto number = [&](PairedPlace place) {
-        return walk.at<T>(place)[column * last.strides[place]];
+void coefficients_at(const PairedCall& call, const Walk& walk, int64_t first, int64_t count,
+                     int64_t apart, T* numbers) {
+    const auto gather = [&](PairedPlace place, int where) {
+        const int64_t stride = call.axis[call.axes - 1].strides[place];
+        const T* const from = walk.at<T>(place) + first * stride;
+        T* const to = numbers + where * apart;
+        for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
     };
-    const bool cosine = call.kind == PairedKind::cosine;
-    return coefficients<T>(call, number(sosie::kUpstream), number(sosie::kValue),
-                           cosine ? number(sosie::kNormX) : T(0),
-                           cosine ? number(sosie::kNormY) : T(0));
+    gather(sosie::kUpstream, kPairUpstream);
+    gather(sosie::kValue, kPairValue);
+    if (call.kind == PairedKind::cosine) {
+        gather(sosie::kNormX, kPairNormX);
+        gather(sosie::kNormY, kPairNormY);
+    }
+    coefficients<T>(call, count, apart, numbers);
 }
 
 // What a gradient of elements of type Source is stored in.
@@ -94,8 +110,10 @@ void gradient_rows(const PairedCall& call, const Cut& c, int64_t first, int64_t 
                                        streams};
         const Writer<T, Target> grad_y{walk.at<Target>(sosie::kGradY), operands[sosie::kGradY].step,
                                        streams};
-        const auto k = coefficients_at<T>(call, walk);
-        const Vec<T> a = splat<T>(k.a), t = splat<T>(k.t), u = splat<T>(k.u);
+        T numbers[7];
+        coefficients_at<T>(call, walk, 0, 1, 1, numbers);
+        const Vec<T> a = splat<T>(numbers[kA]), t = splat<T>(numbers[kT]),
+                     u = splat<T>(numbers[kU]);
         int64_t i = begin;
         for (; i + kLanes<T> <= end; i += kLanes<T>) {
             const Vec<T> vx = x.at(i), vy = y.at(i);
@@ -117,18 +135,13 @@ void gradient_columns(const PairedCall& call, const Cut& c, int64_t first, int64
     const bool streams = gradients_stream<T>(call);
     const auto& operands = call.operands;
     const PairedAxis& columns = call.axis[call.axes - 1];
-    T* const a = scratch;
-    T* const t = scratch + kColumns;
-    T* const u = scratch + 2 * kColumns;
+    const T* const a = scratch + kA * kColumns;
+    const T* const t = scratch + kT * kColumns;
+    const T* const u = scratch + kU * kColumns;
     for (int64_t number = first; number < last; ++number) {
         const Unit unit = unit_of(c, number);
         const Walk walk(call, call.axes - 1, unit.outer);
-        for (int64_t i = 0; i < unit.columns; ++i) {
-            const auto k = coefficients_at<T>(call, walk, unit.first_column + i);
-            a[i] = k.a;
-            t[i] = k.t;
-            u[i] = k.u;
-        }
+        coefficients_at<T>(call, walk, unit.first_column, unit.columns, kColumns, scratch);
         const auto place = [&](PairedPlace which, int64_t position) {
             return position * operands[which].step + unit.first_column * columns.strides[which];
         };
@@ -231,8 +244,9 @@ void shared_gradient(const PairedCall& call, int64_t row, int64_t begin, int64_t
     }
     for (int64_t i = 0; i < slots; ++i) total[i] = 0;
     for (int64_t pair = 0; pair < call.sharing; ++pair, walk.next()) {
-        const auto k = coefficients_at<T>(call, walk);
-        const Vec<T> a = splat<T>(k.a), t = splat<T>(k.t);
+        T numbers[7];
+        coefficients_at<T>(call, walk, 0, 1, 1, numbers);
+        const Vec<T> a = splat<T>(numbers[kA]), t = splat<T>(numbers[kT]);
         const Elements y{walk.at<Source>(sosie::kY) + begin * operands[sosie::kY].step,
                          operands[sosie::kY].step};
         for (int64_t i = 0; i < slots; i += kLanes<T>) {

@@ -184,7 +184,7 @@ void sum_row(const Reads& x, const Reads& y, int64_t begin, int64_t end, double*
         for (int chain = 0; chain < chains; ++chain)
             for (int k = 0; k < count; ++k) total[k] += folded(sum[chain][k]);
     }
-    for (int k = 0; k < count; ++k) sums[k] = sum_lanes<double>(total[k]);
+    for (int k = 0; k < count; ++k) sums[k] = sum_of(total[k]);
 }
 
 // Adds `Rows` elements of each of the rows that are columns; sums: (count, slots).
@@ -225,26 +225,45 @@ void sum_columns(Reads x, Reads y, int64_t x_step, int64_t y_step, int64_t lengt
 
 // ---------------------------------------------------------------------------------------- results
 
-inline double clamped_norm(const PairedCall& call, double norm) {
-    return norm < call.floor ? call.replacement : norm;
+// Similarities of `slots` pairs. Loops that are vectors when compiled: where rows are short, a root
+// and a quotient for each of them take longer than reading it.
+template <class T>
+void cosines(const PairedCall& call, int64_t slots, const double* __restrict xy,
+             const double* __restrict xx, const double* __restrict yy, T* __restrict value) {
+    const double floor = call.floor, replacement = call.replacement;
+    for (int64_t i = 0; i < slots; ++i) {
+        double by;
+        if constexpr (sizeof(T) == 4) {
+            // One root in place of two: the squares of float norms cannot leave the range of
+            // double.
+            const double x = xx[i] < floor * floor ? replacement * replacement : xx[i];
+            const double y = yy[i] < floor * floor ? replacement * replacement : yy[i];
+            by = __builtin_sqrt(x * y);
+        } else {
+            const double x = __builtin_sqrt(xx[i]), y = __builtin_sqrt(yy[i]);
+            by = (x < floor ? replacement : x) * (y < floor ? replacement : y);
+        }
+        const double s = xy[i] / by;
+        // Rounding may lead beyond what a cosine can be; NaN is in neither case.
+        value[i] = T(s > 1 ? 1 : s < -1 ? -1 : s);
+    }
 }
 
-// Results of `slots` pairs from their sums (count, slots), into arrays of the computing type.
+template <class T>
+void roots(int64_t slots, const double* __restrict squares, T* __restrict out) {
+    for (int64_t i = 0; i < slots; ++i) out[i] = T(__builtin_sqrt(squares[i]));
+}
+
+// Results of `slots` pairs from their sums (count, slots), into arrays of the computing type. Norms
+// are left out where nobody wants them.
 template <class T>
 void finish_slots(const PairedCall& call, const double* sums, int64_t slots, T* value, T* norm_x,
                   T* norm_y) {
-    if (call.kind == PairedKind::euclidean) {
-        for (int64_t i = 0; i < slots; ++i) value[i] = T(__builtin_sqrt(sums[i]));
-        return;
-    }
-    for (int64_t i = 0; i < slots; ++i) {
-        const double x = __builtin_sqrt(sums[slots + i]), y = __builtin_sqrt(sums[2 * slots + i]);
-        const double s = sums[i] / (clamped_norm(call, x) * clamped_norm(call, y));
-        // Rounding may lead beyond what a cosine can be; NaN is in neither case.
-        value[i] = T(s > 1 ? 1 : s < -1 ? -1 : s);
-        norm_x[i] = T(x);
-        norm_y[i] = T(y);
-    }
+    if (call.kind == PairedKind::euclidean) return roots<T>(slots, sums, value);
+    cosines<T>(call, slots, sums, sums + slots, sums + 2 * slots, value);
+    if (call.operands[sosie::kNormX].data == nullptr) return;
+    roots<T>(slots, sums + slots, norm_x);
+    roots<T>(slots, sums + 2 * slots, norm_y);
 }
 
 template <class T>
@@ -378,10 +397,10 @@ template <class T>
 int64_t paired_segments(const PairedCall& call) {
     return cut<T>(call).segments;
 }
-// Three sums and three results of each of a block's columns, and a vector's worth beyond the last.
+// Of each of a block's columns, three sums and three results, or the seven numbers of a gradient.
 template <class T>
 size_t paired_scratch(const PairedCall&) {
-    return size_t(6 * (kColumns + kLanes<float>)) * sizeof(double);
+    return size_t(7 * kColumns) * sizeof(double);
 }
 
 }  // namespace
