@@ -237,8 +237,8 @@ def test_operators_are_registered_as_they_should_be() -> None:
     x.requires_grad_(), y.requires_grad_()
     ops = torch.ops.sosie
     torch.library.opcheck(ops.euclidean_distance.default, (x, y, -1))
-    torch.library.opcheck(ops.cosine_similarity.default, (x, y, -1, 1e-8, 1e-8))
-    value, norm_x, norm_y = (t.detach() for t in ops.cosine_similarity(x, y, -1, 1e-8, 1e-8))
+    torch.library.opcheck(ops.cosine_similarity.default, (x, y, -1, 1e-8, 1e-8, True))
+    value, norm_x, norm_y = (t.detach() for t in ops.cosine_similarity(x, y, -1, 1e-8, 1e-8, True))
     upstream = noise((3, 4), 2).requires_grad_()
     torch.library.opcheck(
         ops.euclidean_distance_backward.default, (x, y, value, upstream, -1, True, False)
@@ -247,6 +247,14 @@ def test_operators_are_registered_as_they_should_be() -> None:
         ops.cosine_similarity_backward.default,
         (x, y, value, norm_x, norm_y, upstream, -1, 1e-8, 1e-8, True, True),
     )
+
+
+def test_similarity_that_kept_no_norms_says_so() -> None:
+    x, y = noise((3, 4), 0).requires_grad_(), noise((3, 4), 1)
+    value, *norms = torch.ops.sosie.cosine_similarity(x, y, -1, 0.0, 0.0, False)
+    assert [norm.numel() for norm in norms] == [0, 0]
+    with pytest.raises(RuntimeError, match="kept no norms for its derivative"):
+        value.sum().backward()
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

@@ -251,7 +251,9 @@ void cosines(const PairedCall& call, int64_t slots, const double* __restrict xy,
 
 template <class T>
 void roots(int64_t slots, const double* __restrict squares, T* __restrict out) {
-    for (int64_t i = 0; i < slots; ++i) out[i] = T(__builtin_sqrt(squares[i]));
+    for (int64_t i = 0; i < slots; ++i)
+        out[i] =
+            sizeof(T) == 4 ? T(__builtin_sqrtf(float(squares[i]))) : T(__builtin_sqrt(squares[i]));
 }
 
 // Results of `slots` pairs from their sums (count, slots), into arrays of the computing type. Norms

@@ -9,12 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["computed_dtype", "fake_gradient", "or_empty", "pull_back_gradient"]
+__all__ = [
+    "computed_dtype",
+    "fake_gradient",
+    "gradients_to_expect",
+    "or_empty",
+    "pull_back_gradient",
+]
 
 
 def computed_dtype(x: Tensor) -> torch.dtype:
     """What values are computed and returned in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def gradients_to_expect(x: Tensor, y: Tensor) -> tuple[bool, bool]:
+    """Whether the gradients of two arguments may be asked for, as far as is known by now."""
+    if torch._C._are_functorch_transforms_active():
+        # Which transform differentiates which tensor shows only when it asks for the derivative.
+        return x.is_floating_point(), y.is_floating_point()
+    enabled = torch.is_grad_enabled()
+    return enabled and x.requires_grad, enabled and y.requires_grad
 
 
 def or_empty(gradient: Tensor | None, x: Tensor) -> Tensor:

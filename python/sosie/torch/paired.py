@@ -23,6 +23,7 @@ from sosie.backends import executor
 from sosie.torch._gradients import (
     computed_dtype,
     fake_gradient,
+    gradients_to_expect,
     or_empty,
     pull_back_gradient,
 )
@@ -44,7 +45,8 @@ def euclidean_distance(x: Tensor, y: Tensor, axis: int) -> Tensor:
 
 def cosine_similarity(x: Tensor, y: Tensor, axis: int, floor: float, replacement: float) -> Tensor:
     """Similarity of every pair of rows; a norm below ``floor`` counts as ``replacement``."""
-    result: Tensor = _cosine(x, y, axis - x.ndim, floor, replacement)[0]
+    norms = any(gradients_to_expect(x, y))
+    result: Tensor = _cosine(x, y, axis - x.ndim, floor, replacement, norms)[0]
     return result
 
 
@@ -131,8 +133,9 @@ def _euclidean_second_derivative(
     def distance(x: Tensor, y: Tensor) -> Tensor:
         return composed_euclidean_distance(x, y, axis)
 
+    x, y, upstream = ctx.saved_tensors
     grad_x, grad_y, grad_upstream = pull_back_gradient(
-        distance, *ctx.saved_tensors, cotangent_x, cotangent_y
+        distance, x, y, upstream, cotangent_x, cotangent_y
     )
     return grad_x, grad_y, None, grad_upstream, None, None, None
 
@@ -141,24 +144,24 @@ def _euclidean_second_derivative(
 
 
 def _cosine_cpu(
-    x: Tensor, y: Tensor, axis: int, floor: float, replacement: float
+    x: Tensor, y: Tensor, axis: int, floor: float, replacement: float, norms: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    results: tuple[Tensor, Tensor, Tensor] = executor(x).cosine_forward(
-        x, y, axis + x.ndim, floor, replacement, return_norms=True
+    value, norm_x, norm_y = executor(x).cosine_forward(
+        x, y, axis + x.ndim, floor, replacement, return_norms=norms
     )
-    return results
+    return value, or_empty(norm_x, value), or_empty(norm_y, value)
 
 
 def _cosine_fake(
-    x: Tensor, y: Tensor, axis: int, _floor: float, _replacement: float
+    x: Tensor, y: Tensor, axis: int, _floor: float, _replacement: float, norms: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, dtype = _outer_shape(x, y, axis), computed_dtype(x)
-    value, norm_x, norm_y = (x.new_empty(shape, dtype=dtype) for _ in range(3))
-    return value, norm_x, norm_y
+    norm_x, norm_y = (x.new_empty(shape if norms else 0, dtype=dtype) for _ in range(2))
+    return x.new_empty(shape, dtype=dtype), norm_x, norm_y
 
 
 def _save_rows_and_similarity(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, y, ctx.axis, ctx.floor, ctx.replacement = inputs
+    x, y, ctx.axis, ctx.floor, ctx.replacement, ctx.norms = inputs
     value, norm_x, norm_y = output
     ctx.mark_non_differentiable(norm_x, norm_y)
     ctx.save_for_backward(x, y, value, norm_x, norm_y)
@@ -167,13 +170,18 @@ def _save_rows_and_similarity(ctx: Any, inputs: tuple[Any, ...], output: Any) ->
 def _cosine_derivative(
     ctx: Any, upstream: Tensor, _norm_x: Tensor | None, _norm_y: Tensor | None
 ) -> tuple[Tensor | None, ...]:
+    if not ctx.norms:
+        raise RuntimeError(
+            "sosie::cosine_similarity kept no norms for its derivative: expected norms to be True "
+            "for inputs that require a gradient, got False"
+        )
     x, y, value, norm_x, norm_y = ctx.saved_tensors
     need_x, need_y = ctx.needs_input_grad[:2]
     grad_x, grad_y = _cosine_backward(
         x, y, value, norm_x, norm_y, upstream,
         ctx.axis, ctx.floor, ctx.replacement, need_x, need_y,
     )  # fmt: skip
-    return grad_x if need_x else None, grad_y if need_y else None, None, None, None
+    return grad_x if need_x else None, grad_y if need_y else None, None, None, None, None
 
 
 # ---- sosie::cosine_similarity_backward -----------------------------------------------------------
@@ -217,8 +225,9 @@ def _cosine_second_derivative(
     def similarity(x: Tensor, y: Tensor) -> Tensor:
         return composed_cosine_similarity(x, y, axis, floor, replacement)
 
+    x, y, upstream = ctx.saved_tensors
     grad_x, grad_y, grad_upstream = pull_back_gradient(
-        similarity, *ctx.saved_tensors, cotangent_x, cotangent_y
+        similarity, x, y, upstream, cotangent_x, cotangent_y
     )
     return grad_x, grad_y, None, None, None, grad_upstream, *(None,) * 5
 
@@ -241,15 +250,8 @@ def _map_in_front(
     results = call(*moved)
     if isinstance(results, Tensor):
         return results, 0
-    # The empty tensors in place of gradients that were not asked for have no such axis.
-    return results, tuple(0 if result.ndim == moved[0].ndim else None for result in results)
-
-
-def _map_results_in_front(
-    call: Callable[..., Any], info: Any, in_dims: tuple[int | None, ...], *arguments: Any
-) -> tuple[Any, Any]:
-    results, _ = _map_in_front(call, info, in_dims, *arguments)
-    return results, 0 if isinstance(results, Tensor) else (0,) * len(results)
+    # Tensors of length 0 in place of what was not asked for have no such axis.
+    return results, tuple(0 if len(result) == info.batch_size else None for result in results)
 
 
 def _in_front(tensor: Tensor, dim: int | None, batch_size: int) -> Tensor:
@@ -267,7 +269,7 @@ _euclidean = register(
         fake=_euclidean_fake,
         setup_context=_save_rows_and_distance,
         backward=_euclidean_derivative,
-        vmap=_map_results_in_front,
+        vmap=_map_in_front,
     )
 )
 
@@ -285,13 +287,13 @@ _euclidean_backward = register(
 
 _cosine = register(
     Operator(
-        "cosine_similarity(Tensor x, Tensor y, int axis, float floor, float replacement) "
-        "-> (Tensor, Tensor, Tensor)",
+        "cosine_similarity(Tensor x, Tensor y, int axis, float floor, float replacement, "
+        "bool norms) -> (Tensor, Tensor, Tensor)",
         cpu=_cosine_cpu,
         fake=_cosine_fake,
         setup_context=_save_rows_and_similarity,
         backward=_cosine_derivative,
-        vmap=_map_results_in_front,
+        vmap=_map_in_front,
     )
 )
 

@@ -24,6 +24,7 @@ from sosie.torch._batching import map_into_batch, map_one_by_one
 from sosie.torch._gradients import (
     computed_dtype,
     fake_gradient,
+    gradients_to_expect,
     or_empty,
     pull_back_gradient,
 )
@@ -109,7 +110,7 @@ def loss(
     Where a gradient will be needed it is computed in the same pass over the images, and the
     backward pass only scales it. Arguments as for `values`; returns a scalar tensor.
     """
-    need_x, need_y = _gradients_to_expect(x, y)
+    need_x, need_y = gradients_to_expect(x, y)
     if x.dtype == torch.float16 and (need_x or need_y):
         # The gradient is rounded before the loss scale of mixed-precision training is known, and
         # 1 / (number of pixels) is below the smallest half.
@@ -138,14 +139,6 @@ def downsample(
     flat = [margin for pair in padding for margin in pair]
     result: Tensor = _downsample(x, factor, flat, border)
     return result
-
-
-def _gradients_to_expect(x: Tensor, y: Tensor) -> tuple[bool, bool]:
-    if torch._C._are_functorch_transforms_active():
-        # Which transform differentiates which tensor shows only when it asks for the derivative.
-        return x.is_floating_point(), y.is_floating_point()
-    enabled = torch.is_grad_enabled()
-    return enabled and x.requires_grad, enabled and y.requires_grad
 
 
 # ---- sosie::ssim, sosie::ssim_map ----------------------------------------------------------------

@@ -91,7 +91,8 @@ def _forward(
     norms = [library.empty(x, outer, dtype) if return_norms else None for _ in range(2)]
     _core.paired_forward(
         kind, shape, axis, _argument(library, x), _argument(library, y),
-        *(_results_argument(library, result, axis) for result in (value, *norms)),
+        _results_argument(library, value, axis),
+        _results_argument(library, norms[0], axis), _results_argument(library, norms[1], axis),
         floor, replacement, library.threads() if threads is None else threads,
     )  # fmt: skip
     return value, norms[0], norms[1]
@@ -101,7 +102,7 @@ def _backward(
     kind: int,
     x: Array,
     y: Array,
-    results: tuple[Array | None, ...],
+    results: tuple[Array, Array | None, Array | None],
     upstream: Array,
     axis: int,
     floor: float,
@@ -129,9 +130,10 @@ def _backward(
     upstream = library.kernel_ready(upstream)
     _core.paired_backward(
         kind, shape, axis, _argument(library, x), _argument(library, y),
-        *(_results_argument(library, result, axis) for result in results),
+        _results_argument(library, results[0], axis),
+        _results_argument(library, results[1], axis), _results_argument(library, results[2], axis),
         _results_argument(library, upstream, axis),
-        *(None if gradient is None else _argument(library, gradient) for gradient in gradients),
+        _argument(library, gradients[0]), _argument(library, gradients[1]),
         floor, replacement, library.threads() if threads is None else threads,
     )  # fmt: skip
     return gradients[0], gradients[1]
@@ -144,8 +146,8 @@ def _broadcast(x: Array, y: Array) -> tuple[int, ...]:
     )
 
 
-def _argument(library: Adapter, array: Array) -> tuple[tuple[int, ...], Argument]:
-    return tuple(array.shape), library.argument(array)
+def _argument(library: Adapter, array: Array | None) -> tuple[tuple[int, ...], Argument] | None:
+    return None if array is None else (tuple(array.shape), library.argument(array))
 
 
 def _results_argument(
