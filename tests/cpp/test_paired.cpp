@@ -205,7 +205,8 @@ class Experiment {
                 });
             } else {
                 value_.push_back(similarity);
-                scale_ = std::max(scale_, std::fabs(g) / std::min(norm_x, norm_y));
+                if (xx > 0 && yy > 0)
+                    scale_ = std::max(scale_, std::fabs(g) / std::min(norm_x, norm_y));
                 each([&](double x, double y, double& grad_x, double& grad_y) {
                     const double own_x = norm_x < case_.floor ? 0 : similarity * x / xx;
                     const double own_y = norm_y < case_.floor ? 0 : similarity * y / yy;
@@ -214,7 +215,6 @@ class Experiment {
                 });
             }
         }
-        if (!std::isfinite(scale_)) scale_ = 0;
     }
 
     Case case_;
@@ -302,7 +302,7 @@ Case random_case(Random& random) {
         c.floor = norms.first;
         c.replacement = norms.second;
         // A gradient of the order of 1e8 is none in half precision.
-        if (c.zero_row && c.dtype == DType::f16 && norms.second < 1) c.zero_row = false;
+        if (c.dtype == DType::f16 && norms.second < 1) c.floor = c.replacement = 1;
     }
     return c;
 }
