@@ -293,6 +293,15 @@ def test_cosine_loss() -> None:
     torch.testing.assert_close(clamped, expected, rtol=1e-12, atol=0)
 
 
+def test_cosine_loss_under_autocast() -> None:
+    x, y = noise((4, 5), 0, torch.bfloat16), noise((4, 5), 1, torch.float32)
+    loss = sosie.nn.CosineLoss()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss(x, y), loss(x.float(), y))
+    with pytest.raises(TypeError, match=r"equal dtype, got torch\.bfloat16 and torch\.float32"):
+        loss(x, y)
+
+
 def test_cosine_loss_says_what_it_is() -> None:
     assert repr(sosie.nn.CosineLoss(dim=1)) == "CosineLoss(dim=1, eps=1e-08, reduction='mean')"
     with pytest.raises(ValueError, match="reduction out of 'mean', 'sum', 'none', got 'max'"):

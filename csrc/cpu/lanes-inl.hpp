@@ -83,7 +83,7 @@ struct Writer {
         if (stride != 1) return put_some(i, kLanes<T>, v);
         Target* p = data + i;
         if constexpr (sizeof(Target) == sizeof(T)) {
-            if (streams && reinterpret_cast<uintptr_t>(p) % 16 == 0)
+            if (streams && reinterpret_cast<uintptr_t>(p) % sizeof v == 0)
                 stream<T>(p, v);
             else
                 store<T>(p, v);

@@ -190,7 +190,7 @@ void run_gradients(const PairedCall& call, int64_t task, void* scratch, PairedPa
         else
             gradient_columns<T, Source, false>(call, c, first, last, segment, memory);
     });
-    fence_streams();
+    finish_streams();
 }
 
 // ------------------------------------------------------------------- one gradient of several pairs

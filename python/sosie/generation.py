@@ -227,7 +227,7 @@ def prdc(real: Array | FeatureSet, fake: Array | FeatureSet, k: int = 5) -> PRDC
     >>> import numpy as np, sosie
     >>> real = np.arange(8.0)[:, None]
     >>> sosie.prdc(real, real[:4] + 0.25, k=1)
-    PRDC(precision=1.0, recall=0.5, density=2.0, coverage=0.625)
+    PRDC(precision=1.0, recall=0.625, density=2.0, coverage=0.625)
     """
     real_rows, fake_rows = _pair(real, fake)
     for name, rows in (("real", real_rows), ("fake", fake_rows)):
@@ -305,7 +305,7 @@ def kernel_distance(
     --------
     >>> import numpy as np, sosie
     >>> sosie.kernel_distance(np.array([[0.0], [2.0]]), np.array([[1.0], [1.0]]), degree=1)
-    -2.0
+    -1.0
     """
     real_rows, fake_rows = (np.asarray(rows, np.float64) for rows in _pair(real, fake))
     for name, rows in (("real", real_rows), ("fake", fake_rows)):

@@ -7,6 +7,7 @@ import math
 
 from torch import Tensor, nn
 
+from sosie.nn._autocast import of_one_dtype
 from sosie.paired import cosine_similarity
 
 __all__ = ["CosineLoss"]
@@ -32,7 +33,8 @@ class CosineLoss(nn.Module):
         The reduction is unknown or ``eps`` negative; when called, also where shapes do not
         broadcast.
     TypeError
-        When called, dtypes differ or are not supported.
+        When called, dtypes differ or are not supported. Under autocast two floating-point dtypes
+        may differ: both tensors are then converted to the wider one.
 
     Notes
     -----
@@ -63,6 +65,7 @@ class CosineLoss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss; see the class."""
+        x, y = of_one_dtype(x, y)
         loss: Tensor = 1.0 - cosine_similarity(x, y, axis=self.dim, eps=self.eps)
         if self.reduction == "none":
             return loss

@@ -26,7 +26,7 @@ def prdc(real: ArrayLike, fake: ArrayLike, k: int) -> tuple[float, float, float,
     Examples
     --------
     >>> prdc([[0.0], [1.0], [2.0]], [[0.5], [9.0], [9.5]], 1)
-    (0.3333333333333333, 0.0, 0.6666666666666666, 0.6666666666666666)
+    (0.3333333333333333, 1.0, 0.6666666666666666, 0.6666666666666666)
     """
     # In order, each row's first is its distance to itself, 0.
     radius_real = np.sort(distances(real, real), axis=1)[:, k]
@@ -53,7 +53,7 @@ def kernel_distance(
     Examples
     --------
     >>> kernel_distance([[0.0], [2.0]], [[1.0], [1.0]], degree=1)
-    -2.0
+    -1.0
     """
     x, y = np.asarray(real, np.float64), np.asarray(fake, np.float64)
     scale = 1.0 / x.shape[1] if gamma is None else gamma
