@@ -276,6 +276,22 @@ def test_compiled_in_one_graph(backend: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 
 
+def test_loss_compiled_for_all_sizes() -> None:
+    torch.compiler.reset()
+    graphs = []
+
+    def count(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    loss = sosie.nn.CosineLoss(dim=1)
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=count)
+    for shape in ((3, 4, 5), (6, 2, 7), (4, 9, 3)):
+        x, y = noise(shape, 0), noise(shape, 1)
+        torch.testing.assert_close(compiled(x, y), loss(x, y), rtol=1e-12, atol=1e-13)
+    assert len(graphs) == 1
+
+
 # --- The loss -------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@
 // The gradient of a broadcast x is a sum over the pairs that share it, in the order of the pairs:
 // 16 terms at most in the computing type, then in double.
 #pragma once
+#include "arena-inl.hpp"
 #include "paired-inl.hpp"
 
 namespace {

@@ -11,7 +11,6 @@
 // the row is. The floor is memory: 8 bytes a pair of float32 numbers against 2 operations
 // (euclidean) or 3 (cosine).
 #pragma once
-#include "arena-inl.hpp"
 #include "lanes-inl.hpp"
 #include "paired-call.hpp"
 

@@ -98,7 +98,7 @@ class FeatureSet:
             self._append(batch, copy=False)
 
     def compute(self) -> NDArray[Any]:
-        """All features, ``(N, D)``.
+        """All features, ``(N, D)``: the memory they are kept in, not to be changed.
 
         Raises
         ------
