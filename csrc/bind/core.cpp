@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "../cpu/dispatch.hpp"
+#include "../cpu/pages.hpp"
 #include "../cpu/parallel.hpp"
 #include "arguments.hpp"
 
@@ -33,6 +34,8 @@ void register_machine(py::module_& m) {
         "use_team",
         [](std::uintptr_t address) { sosie::use_team(reinterpret_cast<sosie::Team>(address)); },
         py::arg("address"), "Run on the threads of `_openmp.team()` instead of our own.");
+    m.def("use_large_pages", &sosie::use_large_pages, py::arg("address"), py::arg("size"),
+          "Ask for large pages under memory that is about to be written.");
     m.def("has_team", &sosie::has_team, "Whether such threads are in use.");
     m.def(
         "fma_peak", [](int64_t iterations) { return sosie::active().fma_peak(iterations); },
@@ -51,5 +54,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
                 py::multiple_interpreters::per_interpreter_gil()) {
     m.doc() = "Compiled kernels. Addresses, sizes, strides; no array library.";
     register_machine(m);
+    sosie::register_paired(m);
     sosie::register_ssim(m);
 }

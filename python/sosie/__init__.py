@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from sosie.backends import available_backends, use_backend
 from sosie.config import show_config
+from sosie.generation import (
+    PRDC,
+    FeatureMoments,
+    FeatureSet,
+    frechet_distance,
+    kernel_distance,
+    prdc,
+)
+from sosie.paired import cosine_similarity, euclidean_distance
 from sosie.spec import SSIMSpec, list_specs, ssim_spec
 from sosie.ssim import ms_ssim, ssim
 from sosie.threads import get_num_threads, set_num_threads
@@ -22,13 +31,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "PRDC",
+    "FeatureMoments",
+    "FeatureSet",
     "SSIMSpec",
     "__version__",
     "available_backends",
+    "cosine_similarity",
+    "euclidean_distance",
+    "frechet_distance",
     "get_num_threads",
+    "kernel_distance",
     "list_specs",
     "ms_ssim",
     "nn",
+    "prdc",
     "reference",
     "set_num_threads",
     "show_config",

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from sosie.arrays import Argument
+
+#: An array with its shape, for arrays of any number of axes.
+_Shaped: TypeAlias = tuple[tuple[int, ...], Argument]
 
 class SSIMPlan:
     def __init__(
@@ -71,7 +75,37 @@ def fma_peak(iterations: int) -> float: ...
 def has_team() -> bool: ...
 def isa() -> str: ...
 def lanes() -> int: ...
+def paired_backward(
+    kind: int,
+    shape: Sequence[int],
+    axis: int,
+    x: _Shaped | None,
+    y: _Shaped | None,
+    value: _Shaped | None,
+    norm_x: _Shaped | None,
+    norm_y: _Shaped | None,
+    upstream: _Shaped | None,
+    grad_x: _Shaped | None,
+    grad_y: _Shaped | None,
+    floor: float,
+    replacement: float,
+    threads: int,
+) -> None: ...
+def paired_forward(
+    kind: int,
+    shape: Sequence[int],
+    axis: int,
+    x: _Shaped | None,
+    y: _Shaped | None,
+    value: _Shaped | None,
+    norm_x: _Shaped | None,
+    norm_y: _Shaped | None,
+    floor: float,
+    replacement: float,
+    threads: int,
+) -> None: ...
 def read_peak(address: int, count: int) -> float: ...
 def select_isa(name: str) -> None: ...
 def supported_isas() -> list[str]: ...
+def use_large_pages(address: int, size: int) -> None: ...
 def use_team(address: int) -> None: ...

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 
 try:
     from sosie._core import address as _address
+    from sosie._core import use_large_pages as _use_large_pages
 except ImportError:  # no compiled kernels, so nobody to hand an address to in a hurry
 
     def _address(array: object) -> int:
         address: int = np.asarray(array).__array_interface__["data"][0]
         return address
 
+    def _use_large_pages(address: int, size: int) -> None:
+        """Those who write to it one element at a time do not notice."""
 
-__all__ = ["Adapter", "Argument", "Array", "adapter"]
+
+__all__ = ["Adapter", "Argument", "Array", "adapter", "check_alike", "is_torch"]
 
 #: An array of a library that has an adapter.
 Array = Any
@@ -152,11 +156,15 @@ class TorchAdapter:
 
     def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:
         """See :class:`Adapter`."""
-        return self._torch.empty(tuple(shape), dtype=self._dtypes[dtype], device=like.device)
+        return _on_large_pages(
+            self._torch.empty(tuple(shape), dtype=self._dtypes[dtype], device=like.device)
+        )
 
     def empty_like(self, array: Array, dtype: str) -> Array:
         """See :class:`Adapter`."""
-        return self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
+        return _on_large_pages(
+            self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
+        )
 
     def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
         """See :class:`Adapter`."""
@@ -178,6 +186,22 @@ class TorchAdapter:
         """See :class:`Adapter`."""
         threads: int = self._torch.get_num_threads()
         return threads
+
+
+#: Bytes from which NumPy, too, asks for large pages for its own arrays.
+_LARGE = 1 << 22
+
+
+def _on_large_pages(tensor: Array) -> Array:
+    """The tensor, which nobody has written to yet.
+
+    torch gives large tensors back to the system and gets them anew, page by page; with pages of 4
+    KiB that takes several times as long as filling them does.
+    """
+    size = tensor.nbytes
+    if size >= _LARGE:
+        _use_large_pages(tensor.data_ptr(), size)
+    return tensor
 
 
 def _join_team() -> None:
@@ -208,6 +232,30 @@ def is_torch(array: object) -> bool:
     """Whether ``array`` is a torch tensor; imports nothing."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def check_alike(x: Array, y: Array) -> None:
+    """Raise unless two arrays can be computed with together: one library, dtype and device.
+
+    Raises
+    ------
+    TypeError
+        Libraries or dtypes differ, or the dtype is none that is computed with.
+    ValueError
+        Devices differ.
+    """
+    library = adapter(x)
+    if adapter(y) is not library:
+        raise TypeError(
+            f"expected x and y of one array library, got {type(x).__module__}.{type(x).__name__} "
+            f"and {type(y).__module__}.{type(y).__name__}"
+        )
+    if x.dtype != y.dtype:
+        raise TypeError(f"expected x and y of equal dtype, got {x.dtype} and {y.dtype}")
+    if library.dtype(x) not in CODES:
+        raise TypeError(f"expected arrays of dtype {', '.join(CODES)}, got {x.dtype}")
+    if library.name != "numpy" and x.device != y.device:
+        raise ValueError(f"expected x and y on one device, got {x.device} and {y.device}")
 
 
 def _find_adapter(array: Array) -> Adapter:

@@ -19,6 +19,7 @@
 #include "../../csrc/cpu/dispatch.hpp"
 #include "../../csrc/cpu/ssim.hpp"
 #include "arrays.hpp"
+#include "checks.hpp"
 #include "naive.hpp"
 
 namespace {
@@ -30,38 +31,13 @@ using sosie::Kind;
 using sosie::SSIMBackward;
 using sosie::SSIMForward;
 using sosie::SSIMProblem;
+using test::check_close;
+using test::check_true;
+using test::each_isa;
+using test::fail;
 using test::Layout;
+using test::Random;
 using test::TestArray;
-
-// ------------------------------------------------------------------------------------- accounting
-
-int g_checks = 0, g_failures = 0;
-
-void fail(const std::string& what) {
-    if (++g_failures <= 20) std::printf("FAILED %s: %s\n", sosie::active().name, what.c_str());
-}
-
-void check_true(bool condition, const std::string& what) {
-    ++g_checks;
-    if (!condition) fail(what);
-}
-
-// The largest difference is within `tolerance`; NaN stands where NaN is expected, and only there.
-void check_close(const naive::Values& actual, const naive::Values& expected, double tolerance,
-                 const std::string& what) {
-    ++g_checks;
-    for (size_t i = 0; i < expected.size(); ++i) {
-        const bool same =
-            std::isnan(expected[i])
-                ? std::isnan(actual[i])
-                : actual[i] == expected[i] || std::fabs(actual[i] - expected[i]) <= tolerance;
-        if (same) continue;
-        char text[200];
-        std::snprintf(text, sizeof text, ": expected %.9g within %.2g, got %.9g at %zu of %zu",
-                      expected[i], tolerance, actual[i], i, expected.size());
-        return fail(what + text);
-    }
-}
 
 void check_equal_plane(const TestArray& actual, const naive::Values& expected,
                        const std::string& what) {
@@ -73,30 +49,6 @@ double largest(const naive::Values& values) {
     for (const double v : values) result = std::max(result, std::fabs(v));
     return result;
 }
-
-// splitmix64: the same cases on every machine.
-class Random {
-  public:
-    explicit Random(uint64_t seed) : state_(seed) {}
-    uint64_t next() {
-        uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        return z ^ (z >> 31);
-    }
-    double uniform() { return double(next() >> 11) * 0x1p-53; }
-    int64_t between(int64_t low, int64_t high) {
-        return low + int64_t(next() % uint64_t(high - low + 1));
-    }
-    bool chance(double probability) { return uniform() < probability; }
-    template <class T>
-    T pick(std::initializer_list<T> choices) {
-        return choices.begin()[next() % choices.size()];
-    }
-
-  private:
-    uint64_t state_;
-};
 
 // -------------------------------------------------------------------------------------- one case
 
@@ -401,15 +353,6 @@ class Experiment {
 
 // -------------------------------------------------------------------------------------- the cases
 
-// Every instruction set in turn.
-template <class Check>
-void each_isa(Check check) {
-    for (const std::string& isa : sosie::supported_isas()) {
-        sosie::select(isa);
-        check();
-    }
-}
-
 void run_case(const Case& c, Random& random, std::initializer_list<int> threads = {1}) {
     const Experiment experiment(c, random);
     each_isa([&] {
@@ -668,8 +611,5 @@ int main(int argc, char** argv) {
     test_large(random);
     test_bits(random);
     for (int i = 0; i < cases; ++i) run_case(random_case(random), random);
-    std::string isas;
-    for (const std::string& isa : sosie::supported_isas()) isas += " " + isa;
-    std::printf("%d checks, %d failed, on%s\n", g_checks, g_failures, isas.c_str());
-    return g_failures == 0 ? 0 : 1;
+    return test::report();
 }

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sosie.nn.losses import L1SSIMLoss, MSSSIMLoss, SSIMLoss
+    from sosie.nn.rows import CosineLoss
 
-__all__ = ["L1SSIMLoss", "MSSSIMLoss", "SSIMLoss"]
+__all__ = ["CosineLoss", "L1SSIMLoss", "MSSSIMLoss", "SSIMLoss"]
+
+_MODULES = {
+    "CosineLoss": "rows",
+    "L1SSIMLoss": "losses",
+    "MSSSIMLoss": "losses",
+    "SSIMLoss": "losses",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("sosie.nn.losses"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"sosie.nn.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'sosie.nn' has no attribute {name!r}")
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sosie.images import Layout, check_pair
+from sosie.nn._autocast import of_one_dtype
 from sosie.spec import SSIMSpec, ssim_spec
 from sosie.ssim import ms_ssim, ssim
 from sosie.torch import composite
@@ -318,7 +319,7 @@ def _mixed_loss(x: Tensor, y: Tensor, mask: Tensor | None, encoded: str) -> Tens
     convention comes to; see `sosie.torch`.
     """
     options = _decoded(encoded)
-    x, y = _of_one_dtype(x, y)
+    x, y = of_one_dtype(x, y)
     check_pair(x, y)
     layout = Layout(tuple(x.shape), options.spatial_dims, options.channel_axis)
     planes_x, planes_y = layout.planes(x), layout.planes(y)
@@ -354,7 +355,7 @@ def _is_fusible(spec: SSIMSpec, planes: Tensor) -> bool:
 def _multi_scale_loss(x: Tensor, y: Tensor, encoded: str) -> Tensor:
     """One minus the multi-scale index; not traced either."""
     options = _decoded(encoded)
-    x, y = _of_one_dtype(x, y)
+    x, y = of_one_dtype(x, y)
     similarity: Tensor = ms_ssim(
         x,
         y,
@@ -368,16 +369,6 @@ def _multi_scale_loss(x: Tensor, y: Tensor, encoded: str) -> Tensor:
 
 
 torch.compiler.allow_in_graph((_mixed_loss, _multi_scale_loss))
-
-
-def _of_one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both images in the wider of two floating-point dtypes, if autocast made them differ."""
-    if x.dtype == y.dtype or not torch.is_autocast_enabled(x.device.type):
-        return x, y
-    if not (x.is_floating_point() and y.is_floating_point()):
-        return x, y
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    return x.to(dtype), y.to(dtype)
 
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:

@@ -6,6 +6,12 @@ These functions trust their arguments; the public ones have checked them.
 
 from __future__ import annotations
 
+from sosie.backends.native.paired import (
+    cosine_backward,
+    cosine_forward,
+    euclidean_backward,
+    euclidean_forward,
+)
 from sosie.backends.native.ssim import (
     downsample_backward,
     downsample_forward,
@@ -16,8 +22,12 @@ from sosie.backends.native.ssim import (
 )
 
 __all__ = [
+    "cosine_backward",
+    "cosine_forward",
     "downsample_backward",
     "downsample_forward",
+    "euclidean_backward",
+    "euclidean_forward",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",

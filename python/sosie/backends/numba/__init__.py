@@ -9,6 +9,12 @@ These functions trust their arguments: the public ones checked shapes, dtypes an
 
 from __future__ import annotations
 
+from sosie.backends.numba.paired import (
+    cosine_backward,
+    cosine_forward,
+    euclidean_backward,
+    euclidean_forward,
+)
 from sosie.backends.numba.ssim import (
     downsample_backward,
     downsample_forward,
@@ -19,8 +25,12 @@ from sosie.backends.numba.ssim import (
 )
 
 __all__ = [
+    "cosine_backward",
+    "cosine_forward",
     "downsample_backward",
     "downsample_forward",
+    "euclidean_backward",
+    "euclidean_forward",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",

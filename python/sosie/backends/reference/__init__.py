@@ -6,6 +6,12 @@ For machines with nothing better, and for seeing what a result should have been.
 
 from __future__ import annotations
 
+from sosie.backends.reference.paired import (
+    cosine_backward,
+    cosine_forward,
+    euclidean_backward,
+    euclidean_forward,
+)
 from sosie.backends.reference.ssim import (
     downsample_backward,
     downsample_forward,
@@ -16,8 +22,12 @@ from sosie.backends.reference.ssim import (
 )
 
 __all__ = [
+    "cosine_backward",
+    "cosine_forward",
     "downsample_backward",
     "downsample_forward",
+    "euclidean_backward",
+    "euclidean_forward",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
