@@ -52,4 +52,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     m.doc() = "Compiled kernels. Addresses, sizes, strides; no array library.";
     register_machine(m);
     sosie::register_ssim(m);
+    sosie::register_ssd(m);
 }

@@ -31,6 +31,7 @@ struct TaskKernel {
     void (*run)(const Call&, int64_t task, void* scratch, Partial* partial);
 };
 
+struct SSDKernels;
 struct SSIMKernels;
 
 // Everything that was compiled for one instruction set: a table per family.
@@ -38,6 +39,7 @@ struct Kernels {
     const char* name;
     int lanes_f32;
     const SSIMKernels* ssim;
+    const SSDKernels* ssd;
     // Floating-point operations done; the caller holds the clock.
     double (*fma_peak)(int64_t iterations);
     double (*read_peak)(const float* data, int64_t count);

@@ -67,6 +67,68 @@ inline void store(T* p, Vec<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
+// The first `count` < kLanes values at p, zeros behind them.
+template <class T>
+inline Vec<T> load_part(const T* p, int64_t count) {
+    Vec<T> v{};
+    __builtin_memcpy(&v, p, size_t(count) * sizeof(T));
+    return v;
+}
+
+template <class T>
+inline void store_part(T* p, Vec<T> v, int64_t count) {
+    __builtin_memcpy(p, &v, size_t(count) * sizeof(T));
+}
+
+#if !defined(__clang__) && defined(__SSE__)
+#define SOSIE_STREAMS 1
+#if SOSIE_VECTOR_BYTES >= 64 && defined(__AVX512F__)
+constexpr int kStreamBytes = 64;
+#elif SOSIE_VECTOR_BYTES >= 32 && defined(__AVX__)
+constexpr int kStreamBytes = 32;
+#else
+constexpr int kStreamBytes = 16;
+#endif
+typedef float StreamPart __attribute__((vector_size(kStreamBytes)));
+
+inline void stream_part(float* p, StreamPart part) {
+#if SOSIE_VECTOR_BYTES >= 64 && defined(__AVX512F__)
+    __builtin_ia32_movntps512(p, part);
+#elif SOSIE_VECTOR_BYTES >= 32 && defined(__AVX__)
+    __builtin_ia32_movntps256(p, part);
+#else
+    __builtin_ia32_movntps(p, part);
+#endif
+}
+#endif
+
+// A store past the caches, for results that are larger than they are and are written whole: a plain
+// store reads every line that it fills. p is a multiple of a vector. Where an instruction set has
+// no such store this is a plain one.
+template <class T>
+inline void stream(T* p, Vec<T> v) {
+#if defined(__clang__)
+    __builtin_nontemporal_store(v, reinterpret_cast<Vec<T>*>(p));
+#elif defined(SOSIE_STREAMS)
+    StreamPart parts[SOSIE_VECTOR_BYTES / kStreamBytes];
+    __builtin_memcpy(parts, &v, sizeof v);
+    char* to = reinterpret_cast<char*>(p);
+    for (const StreamPart& part : parts) {
+        stream_part(reinterpret_cast<float*>(to), part);
+        to += kStreamBytes;
+    }
+#else
+    store<T>(p, v);
+#endif
+}
+
+// After the last `stream` of a task: what follows, on any thread, sees its values.
+inline void finish_streams() {
+#if defined(__SSE__)
+    __builtin_ia32_sfence();
+#endif
+}
+
 // The same value, as something the compiler cannot make again: GCC would rather load a vector twice
 // than keep it, which doubles the loads where loads are the limit.
 template <class V>
@@ -95,6 +157,19 @@ inline double sum_lanes(Vec<T> v) {
     double sum = 0;
     for (int lane = 0; lane < kLanes<T>; ++lane) sum += double(v[lane]);
     return sum;
+}
+
+// As many doubles as a vector of T has lanes, to add up what vectors of T summed.
+template <class T>
+struct WideOf {
+    typedef double type __attribute__((vector_size(sizeof(double) * size_t(kLanes<T>))));
+};
+template <class T>
+using Wide = typename WideOf<T>::type;
+
+template <class T>
+inline Wide<T> widen_lanes(Vec<T> v) {
+    return __builtin_convertvector(v, Wide<T>);
 }
 
 template <int... Values>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image similarity, exact and fast: SSIM and MS-SSIM in every known convention.
+"""Image similarity, exact and fast: SSIM in every known convention, weighted squared differences.
 
 NumPy arrays and torch tensors alike; forward and backward; compiled kernels that need no framework.
 Importing this package imports NumPy and nothing heavier.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sosie.backends import available_backends, use_backend
 from sosie.config import show_config
 from sosie.spec import SSIMSpec, list_specs, ssim_spec
+from sosie.ssd import mse, psnr, weighted_ssd
 from sosie.ssim import ms_ssim, ssim
 from sosie.threads import get_num_threads, set_num_threads
 
@@ -28,13 +29,16 @@ __all__ = [
     "get_num_threads",
     "list_specs",
     "ms_ssim",
+    "mse",
     "nn",
+    "psnr",
     "reference",
     "set_num_threads",
     "show_config",
     "ssim",
     "ssim_spec",
     "use_backend",
+    "weighted_ssd",
 ]
 
 _LAZY = {"nn", "reference"}

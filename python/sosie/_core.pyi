@@ -73,5 +73,27 @@ def isa() -> str: ...
 def lanes() -> int: ...
 def read_peak(address: int, count: int) -> float: ...
 def select_isa(name: str) -> None: ...
+def ssd_backward(
+    shape: tuple[int, ...],
+    per_image: bool,
+    x: Argument,
+    y: Argument,
+    weight: Argument | None,
+    upstream: int,
+    grad_x: Argument | None,
+    grad_y: Argument | None,
+    grad_weight: Argument | None,
+    sums: int,
+    threads: int,
+) -> tuple[float, float]: ...
+def ssd_forward(
+    shape: tuple[int, ...],
+    per_image: bool,
+    x: Argument,
+    y: Argument,
+    weight: Argument | None,
+    sums: int,
+    threads: int,
+) -> tuple[float, float]: ...
 def supported_isas() -> list[str]: ...
 def use_team(address: int) -> None: ...

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sosie.nn.losses import L1SSIMLoss, MSSSIMLoss, SSIMLoss
+    from sosie.nn.ssd import WeightedSSDLoss
 
-__all__ = ["L1SSIMLoss", "MSSSIMLoss", "SSIMLoss"]
+#: Where each module is.
+_MODULES = {
+    "L1SSIMLoss": "losses",
+    "MSSSIMLoss": "losses",
+    "SSIMLoss": "losses",
+    "WeightedSSDLoss": "ssd",
+}
+
+__all__ = ["L1SSIMLoss", "MSSSIMLoss", "SSIMLoss", "WeightedSSDLoss"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("sosie.nn.losses"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"sosie.nn.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'sosie.nn' has no attribute {name!r}")
 
 

@@ -6,6 +6,7 @@ These functions trust their arguments; the public ones have checked them.
 
 from __future__ import annotations
 
+from sosie.backends.native.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.native.ssim import (
     downsample_backward,
     downsample_forward,
@@ -17,6 +18,9 @@ from sosie.backends.native.ssim import (
 __all__ = [
     "downsample_backward",
     "downsample_forward",
+    "ssd_backward",
+    "ssd_forward",
+    "ssd_loss",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",

@@ -9,6 +9,7 @@ These functions trust their arguments: the public ones checked shapes, dtypes an
 
 from __future__ import annotations
 
+from sosie.backends.numba.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.numba.ssim import (
     downsample_backward,
     downsample_forward,
@@ -20,6 +21,9 @@ from sosie.backends.numba.ssim import (
 __all__ = [
     "downsample_backward",
     "downsample_forward",
+    "ssd_backward",
+    "ssd_forward",
+    "ssd_loss",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",

@@ -6,6 +6,7 @@ For machines with nothing better, and for seeing what a result should have been.
 
 from __future__ import annotations
 
+from sosie.backends.reference.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.reference.ssim import (
     downsample_backward,
     downsample_forward,
@@ -17,6 +18,9 @@ from sosie.backends.reference.ssim import (
 __all__ = [
     "downsample_backward",
     "downsample_forward",
+    "ssd_backward",
+    "ssd_forward",
+    "ssd_loss",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
