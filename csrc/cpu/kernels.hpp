@@ -33,6 +33,7 @@ struct TaskKernel {
 
 struct SSDKernels;
 struct SSIMKernels;
+struct TemplateKernels;
 
 // Everything that was compiled for one instruction set: a table per family.
 struct Kernels {
@@ -40,6 +41,7 @@ struct Kernels {
     int lanes_f32;
     const SSIMKernels* ssim;
     const SSDKernels* ssd;
+    const TemplateKernels* templates;
     // Floating-point operations done; the caller holds the clock.
     double (*fma_peak)(int64_t iterations);
     double (*read_peak)(const float* data, int64_t count);

@@ -15,6 +15,7 @@ from sosie.config import show_config
 from sosie.spec import SSIMSpec, list_specs, ssim_spec
 from sosie.ssd import mse, psnr, weighted_ssd
 from sosie.ssim import ms_ssim, ssim
+from sosie.template import match_template_ssd
 from sosie.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "available_backends",
     "get_num_threads",
     "list_specs",
+    "match_template_ssd",
     "ms_ssim",
     "mse",
     "nn",

@@ -96,4 +96,13 @@ def ssd_forward(
     threads: int,
 ) -> tuple[float, float]: ...
 def supported_isas() -> list[str]: ...
+def template_search(
+    shape: tuple[int, ...],
+    template_shape: tuple[int, ...],
+    image: Argument,
+    values: int,
+    weights: int,
+    map: Argument,  # noqa: A002
+    threads: int,
+) -> None: ...
 def use_team(address: int) -> None: ...

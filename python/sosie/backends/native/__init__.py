@@ -14,6 +14,7 @@ from sosie.backends.native.ssim import (
     ssim_forward,
     ssim_loss,
 )
+from sosie.backends.native.template import template_search
 
 __all__ = [
     "downsample_backward",
@@ -24,4 +25,5 @@ __all__ = [
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
+    "template_search",
 ]

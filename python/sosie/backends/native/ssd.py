@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sosie import _core
 from sosie.arrays import Adapter, Argument, Array, adapter
@@ -56,8 +57,10 @@ def ssd_backward(
     threads: int | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Gradients for x, y and the weights, from those of the sums, ``upstream`` ``(N, 2)``."""
+    # A contiguous copy of NumPy's; it holds a few numbers.
+    given = np.ascontiguousarray(adapter(x).to_numpy(upstream), np.float64)
     gradients, _ = _gradients(
-        x, y, weight, upstream, per_image, (need_x, need_y, need_weight), True, threads
+        x, y, weight, given, per_image, (need_x, need_y, need_weight), True, threads
     )
     return gradients
 
@@ -101,7 +104,7 @@ def _gradients(
     x: Array,
     y: Array,
     weight: Array | None,
-    upstream: Array,
+    upstream: NDArray[np.float64],
     per_image: bool,
     needs: tuple[bool, bool, bool],
     allow_negative: bool,
@@ -120,8 +123,6 @@ def _gradients(
         else:  # added up in double
             summed = library.empty(weight, tuple(weight.shape), "float64")
     sums = library.empty(x, (shape[0] if per_image else 1, 2), "float64")
-    # A copy that is contiguous, of NumPy's: a few numbers.
-    upstream = np.ascontiguousarray(library.to_numpy(upstream), np.float64)
 
     def argument(array: Array | None) -> Argument | None:
         return None if array is None else library.argument(array)

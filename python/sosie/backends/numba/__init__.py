@@ -17,6 +17,7 @@ from sosie.backends.numba.ssim import (
     ssim_forward,
     ssim_loss,
 )
+from sosie.backends.numba.template import template_search
 
 __all__ = [
     "downsample_backward",
@@ -27,4 +28,5 @@ __all__ = [
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
+    "template_search",
 ]

@@ -133,8 +133,13 @@ class _Pair:
         self.library = library = adapter(x)
         self.dtype = np.dtype(compute_dtype(library.dtype(x)))
         self.x, self.y, self.weight = (
-            _with_rows(library.to_numpy(library.kernel_ready(array)), per_image)
-            for array in (x, y, np.ones((1,) * x.ndim) if weight is None else weight)
+            _with_rows(
+                np.ones((1,) * x.ndim)
+                if array is None
+                else library.to_numpy(library.kernel_ready(array)),
+                per_image,
+            )
+            for array in (x, y, weight)
         )
         self.shape = self.x.shape
         per_row = int(np.prod(self.shape[2:]))
