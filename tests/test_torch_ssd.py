@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators of the SSD family in torch: values, derivatives of all orders, transforms, compilers."""
+"""Operators of the SSD family in torch: values, derivatives, transforms, compilers."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ def test_module_has_manners() -> None:
     for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert torch.equal(other(x, y), loss(x, y))
     torch.testing.assert_close(loss(x, y), ((x - y) ** 2).flatten(1).sum(1))
-    with pytest.raises(ValueError, match="'mean'.*'median'"):
+    with pytest.raises(ValueError, match=r"'mean'.*'median'"):
         WeightedSSDLoss(reduction="median")
     with pytest.raises(ValueError, match=r"\(2, 1, 3, 4, 5\) and \(1, 3, 4, 5\)"):
         loss(x, y[0])
