@@ -10,9 +10,9 @@ namespace sosie {
 
 // An array as its owner has it: one stride per axis, in elements, 0 where it is broadcast.
 struct Strided {
-    void* data;  // nullptr: absent
-    DType dtype;
-    std::vector<int64_t> strides;
+    void* data = nullptr;  // nullptr: absent
+    DType dtype = DType::u8;
+    std::vector<int64_t> strides = {};
 };
 
 struct SSDArguments {

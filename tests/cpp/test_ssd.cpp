@@ -266,8 +266,9 @@ void test_bits(Random& random) {
         std::set<std::string> seen;
         for (const int threads : {1, 2, 3, 7, 2}) {
             TestArray grad_x(c.shape, DType::f32), grad_weight(c.weight_shape, DType::f64);
-            const SSDGradients gradients{
-                strided(grad_x, c.shape), {}, strided(grad_weight, c.weight_shape)};
+            SSDGradients gradients;
+            gradients.x = strided(grad_x, c.shape);
+            gradients.weight = strided(grad_weight, c.weight_shape);
             double sums[2];
             sosie::ssd_backward(arguments, upstream, gradients, sums, threads);
             std::string bits(grad_x.memory(), size_t(grad_x.bytes()));
