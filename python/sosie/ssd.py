@@ -223,13 +223,13 @@ def _weighted_ssd(
     check_elements(x)
     if spatial_dims not in (2, 3):
         raise ValueError(f"expected spatial_dims 2 or 3, got {spatial_dims!r}")
-    weight = broadcastable_weight(weight, x)
+    weights = broadcastable_weight(weight, x)
     per_image = reduction == "none" and x.ndim == spatial_dims + 2
     if per_image and channel_axis is not None:
         layout = Layout(tuple(x.shape), spatial_dims, channel_axis)
         x, y = layout.planes(x), layout.planes(y)
-        weight = None if weight is None else layout.planes(weight)
-    sums = _sums(x, y, weight, per_image, allow_negative)
+        weights = None if weights is None else layout.planes(weights)
+    sums = _sums(x, y, weights, per_image, allow_negative)
     if reduction == "none":
         return _in_dtype_of_result(sums[:, 0], x)
     value = _weighted_mean(sums[0]) if reduction == "mean" else sums[0, 0]
@@ -248,15 +248,16 @@ def _mse(
     check_pair(x, y)
     _check_reduction(reduction)
     layout = Layout(tuple(x.shape), spatial_dims, channel_axis)
-    weight = broadcastable_weight(weight, x)
     inside = _inside(layout.planes(x).shape, crop_border)
     planes_x, planes_y = layout.planes(x)[inside], layout.planes(y)[inside]
-    if weight is not None:
-        weight = layout.planes(weight)
-        weight = weight[tuple(
-            cut if size > 1 else slice(None) for cut, size in zip(inside, weight.shape, strict=True)
-        )]  # fmt: skip
-    means = _weighted_mean(_sums(planes_x, planes_y, weight, reduction != "mean", False))
+    planes_weight = broadcastable_weight(weight, x)
+    if planes_weight is not None:
+        planes_weight = layout.planes(planes_weight)
+        sizes = planes_weight.shape
+        planes_weight = planes_weight[
+            tuple(cut if size > 1 else slice(1) for cut, size in zip(inside, sizes, strict=True))
+        ]
+    means = _weighted_mean(_sums(planes_x, planes_y, planes_weight, reduction != "mean", False))
     value = means if reduction == "none" else means[0] if reduction == "mean" else means.sum()
     return _in_dtype_of_result(value, x)
 
@@ -377,23 +378,22 @@ def broadcastable_weight(weight: Array | float | None, x: Array) -> Array | None
     if weight is None:
         return None
     library = adapter(x)
+    array: Array = weight
     if isinstance(weight, Real):
-        weight = library.from_numpy(np.asarray(weight, np.float64), x)
-    if adapter(weight) is not library:
+        array = library.from_numpy(np.asarray(weight, np.float64), x)
+    if adapter(array) is not library:
         raise TypeError(
-            f"expected weights of the images' library, got {type(weight)} beside {type(x)}"
+            f"expected weights of the images' library, got {type(array)} beside {type(x)}"
         )
-    if library.dtype(weight) not in _WEIGHT_DTYPES:
-        raise TypeError(
-            f"expected weights of dtype {', '.join(_WEIGHT_DTYPES)}, got {weight.dtype}"
-        )
-    if library.name != "numpy" and weight.device != x.device:
-        raise ValueError(f"expected weights on {x.device} like the images, got {weight.device}")
-    shape, missing = tuple(weight.shape), x.ndim - weight.ndim
+    if library.dtype(array) not in _WEIGHT_DTYPES:
+        raise TypeError(f"expected weights of dtype {', '.join(_WEIGHT_DTYPES)}, got {array.dtype}")
+    if library.name != "numpy" and array.device != x.device:
+        raise ValueError(f"expected weights on {x.device} like the images, got {array.device}")
+    shape, missing = tuple(array.shape), x.ndim - array.ndim
     if missing < 0 or any(
         size not in (1, full) for size, full in zip(shape, x.shape[missing:], strict=True)
     ):
         raise ValueError(
             f"expected weights that broadcast to the images' shape {tuple(x.shape)}, got {shape}"
         )
-    return weight[(None,) * missing] if missing else weight
+    return array[(None,) * missing] if missing else array

@@ -154,7 +154,8 @@ def luma(image: ArrayLike, data_range: float, axis: int) -> Array:
     array([ 16., 235.])
     """
     channels = np.moveaxis(np.asarray(image, np.float64), axis, -1)
-    return (channels @ np.array(LUMA) + 16.0 * data_range) / 255.0
+    result: Array = (channels @ np.array(LUMA) + 16.0 * data_range) / 255.0
+    return result
 
 
 def psnr(x: ArrayLike, y: ArrayLike, data_range: float) -> Array:

@@ -329,12 +329,16 @@ def _save_images_and_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -
     x, y, weight, ctx.mean, _, ctx.has_x, ctx.has_y = inputs
     _, grad_x, grad_y = output
     ctx.mark_non_differentiable(grad_x, grad_y)
+    # Else zeros of the images' size would be made for what arrives in place of their gradients.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, y, weight, grad_x, grad_y)
 
 
 def _ssd_loss_derivative(
-    ctx: Any, upstream: Tensor, _grad_x: Tensor | None, _grad_y: Tensor | None
+    ctx: Any, upstream: Tensor | None, _grad_x: Tensor | None, _grad_y: Tensor | None
 ) -> tuple[Tensor | None, ...]:
+    if upstream is None:  # nobody used the loss
+        return (None,) * 7
     x, y, weight, grad_x, grad_y = ctx.saved_tensors
     need_x, need_y, need_weight = ctx.needs_input_grad[:3]
     if need_weight or (need_x and not ctx.has_x) or (need_y and not ctx.has_y):

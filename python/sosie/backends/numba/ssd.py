@@ -168,7 +168,8 @@ def _with_rows(array: NDArray[Any], per_image: bool) -> NDArray[Any]:
 def _added_up(values: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
     """Sums over the axes that weights of this shape lack; the first axis is part of theirs."""
     lacking = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    return values.sum(axis=lacking, keepdims=True)
+    sums: NDArray[np.float64] = values.sum(axis=lacking, keepdims=True)
+    return sums
 
 
 def _stored(library: Adapter, values: NDArray[Any], like: Array, dtype: str) -> Array:
