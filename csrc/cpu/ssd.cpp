@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kTaskPixels = 1 << 16;
 
 // Gradients of broadcast weights are added up per task; a task treats this many times as many
-// pixels as there are weights, so that those sums are small beside the images.
+// pixels as there are weights, as far as one image goes, so that those sums are small beside it.
 constexpr int64_t kPixelsPerSum = 16;
 
 // The order in which the axes are walked, outermost first: that of memory, by the first array that

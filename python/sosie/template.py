@@ -80,10 +80,10 @@ def match_template_ssd(
     Examples
     --------
     >>> import numpy as np, sosie
-    >>> image = np.arange(36, dtype=np.uint8).reshape(6, 6) % 7
+    >>> image = np.arange(36, dtype=np.uint8).reshape(6, 6)
     >>> found = sosie.match_template_ssd(image, image[2:5, 1:4])
-    >>> found.shape, found.min(), [int(i) for i in np.argwhere(found == 0)[0]]
-    ((4, 4), 0.0, [2, 1])
+    >>> found.shape, float(found.min()), np.argwhere(found == 0).tolist()
+    ((4, 4), 0.0, [[2, 1]])
     """
     search = _checked(image, template, weight, mask)
     if method not in _METHODS:
