@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "../cpu/dispatch.hpp"
 #include "../cpu/parallel.hpp"
@@ -21,8 +23,21 @@ std::uintptr_t address(const py::object& array) {
     return found;
 }
 
+// Memory that was just allocated is cleared at its first touch, a page at a time; in pages of 2 MiB
+// that takes a quarter of the time. A wish: systems without them, or unwilling, ignore it.
+void prefer_huge_pages([[maybe_unused]] std::uintptr_t address, [[maybe_unused]] size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    static const auto page = std::uintptr_t(sysconf(_SC_PAGESIZE));
+    const std::uintptr_t first = (address + page - 1) / page * page;
+    const std::uintptr_t last = (address + bytes) / page * page;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
 void register_machine(py::module_& m) {
     m.def("address", &address, py::arg("array"), "Address of the first element.");
+    m.def("prefer_huge_pages", &prefer_huge_pages, py::arg("address"), py::arg("bytes"),
+          "Ask for memory, not touched yet, in pages of 2 MiB.");
     m.def("isa", [] { return std::string(sosie::active().name); }, "Instruction set in use.");
     m.def("compiled_isas", &sosie::compiled_isas, "Instruction sets built in, worst first.");
     m.def("supported_isas", &sosie::supported_isas, "Those of them that this machine runs.");

@@ -11,8 +11,9 @@
 // that is written, past the caches where it would not fit in them. Nothing that is read is read
 // twice, and weights that were broadcast are read from where they are.
 //
-// Accuracy: products are of the computing type; a lane adds up at most 64 of them before it is
-// widened to double. So a float sum is off by a few 2^-24 of itself, whatever the number of pixels.
+// Accuracy: products are of the computing type; a lane adds up at most 64 of them (beside gradients
+// 256) before it is widened to double. So a float sum is off by a few 2^-24 of itself, whatever the
+// number of pixels.
 //
 // A weight of 0 takes its pixel out: where the difference there is NaN or infinite it counts as 0.
 #pragma once

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 try:
     from sosie._core import address as _address
+    from sosie._core import prefer_huge_pages as _prefer_huge_pages
 except ImportError:  # no compiled kernels, so nobody to hand an address to in a hurry
+
+    def _prefer_huge_pages(address: int, bytes: int) -> None:  # noqa: A002
+        pass
 
     def _address(array: object) -> int:
         address: int = np.asarray(array).__array_interface__["data"][0]
@@ -159,11 +163,15 @@ class TorchAdapter:
 
     def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:
         """See :class:`Adapter`."""
-        return self._torch.empty(tuple(shape), dtype=self._dtypes[dtype], device=like.device)
+        return _in_huge_pages(
+            self._torch.empty(tuple(shape), dtype=self._dtypes[dtype], device=like.device)
+        )
 
     def empty_like(self, array: Array, dtype: str) -> Array:
         """See :class:`Adapter`."""
-        return self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
+        return _in_huge_pages(
+            self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
+        )
 
     def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array:
         """See :class:`Adapter`."""
@@ -189,6 +197,17 @@ class TorchAdapter:
         """See :class:`Adapter`."""
         threads: int = self._torch.get_num_threads()
         return threads
+
+
+#: Bytes from which on huge pages are asked for; NumPy does so for arrays of its own.
+_LARGE = 1 << 22
+
+
+def _in_huge_pages(tensor: Array) -> Array:
+    """The new tensor, whose memory the kernels may touch first."""
+    if tensor.numel() * tensor.element_size() >= _LARGE and tensor.is_cpu:
+        _prefer_huge_pages(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    return tensor
 
 
 def _join_team() -> None:

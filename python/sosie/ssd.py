@@ -14,7 +14,7 @@ from sosie.arrays import Array, adapter, is_torch
 from sosie.backends import executor
 from sosie.images import Layout, check_pair, default_data_range
 
-__all__ = ["broadcastable_weight", "check_elements", "mse", "psnr", "weighted_ssd"]
+__all__ = ["mse", "psnr", "weighted_ssd"]
 
 _WEIGHT_DTYPES = ("bool", "float16", "bfloat16", "float32", "float64")
 _REDUCTIONS = ("mean", "none", "sum")
