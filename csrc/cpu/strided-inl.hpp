@@ -59,7 +59,10 @@ void gather(const Elements& a, int64_t image, int64_t begin, int64_t count, T* o
     const Source* data = static_cast<const Source*>(a.data) + image * a.image_stride;
     each_run(a, begin, count, [&](int64_t offset, int64_t stride, int64_t run) {
         const Source* from = data + offset;
-        if (stride == 1) {
+        if (run == 3) {  // colours that lie last: too few for what loops prepare before they start
+#pragma GCC unroll 3
+            for (int64_t i = 0; i < 3; ++i) out[i] = widen_any<T, Source>(from[i * stride]);
+        } else if (stride == 1) {
             for (int64_t i = 0; i < run; ++i) out[i] = widen_any<T, Source>(from[i]);
         } else {
             for (int64_t i = 0; i < run; ++i) out[i] = widen_any<T, Source>(from[i * stride]);
