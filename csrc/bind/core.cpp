@@ -56,4 +56,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     register_machine(m);
     sosie::register_paired(m);
     sosie::register_ssim(m);
+    sosie::register_ssd(m);
+    sosie::register_template(m);
 }

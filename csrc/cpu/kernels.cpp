@@ -11,11 +11,13 @@ namespace sosie {
 
 extern const SSIMKernels SOSIE_NAME(ssim_);
 extern const PairedKernels SOSIE_NAME(paired_);
+extern const SSDKernels SOSIE_NAME(ssd_);
+extern const TemplateKernels SOSIE_NAME(template_);
 
 extern const Kernels SOSIE_NAME(kernels_);
 const Kernels SOSIE_NAME(kernels_) = {
-    SOSIE_TEXT(SOSIE_ISA), kLanes<float>, &SOSIE_NAME(ssim_),
-    &SOSIE_NAME(paired_),  &fma_peak,     &read_peak,
+    SOSIE_TEXT(SOSIE_ISA), kLanes<float>,          &SOSIE_NAME(ssim_), &SOSIE_NAME(paired_),
+    &SOSIE_NAME(ssd_),     &SOSIE_NAME(template_), &fma_peak,          &read_peak,
 };
 
 }  // namespace sosie

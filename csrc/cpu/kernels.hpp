@@ -32,7 +32,9 @@ struct TaskKernel {
 };
 
 struct PairedKernels;
+struct SSDKernels;
 struct SSIMKernels;
+struct TemplateKernels;
 
 // Everything that was compiled for one instruction set: a table per family.
 struct Kernels {
@@ -40,6 +42,8 @@ struct Kernels {
     int lanes_f32;
     const SSIMKernels* ssim;
     const PairedKernels* paired;
+    const SSDKernels* ssd;
+    const TemplateKernels* templates;
     // Floating-point operations done; the caller holds the clock.
     double (*fma_peak)(int64_t iterations);
     double (*read_peak)(const float* data, int64_t count);

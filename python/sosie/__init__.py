@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image similarity, exact and fast: SSIM and MS-SSIM in every known convention.
+"""Image similarity, exact and fast: SSIM in every known convention, weighted squared differences.
 
 NumPy arrays and torch tensors alike; forward and backward; compiled kernels that need no framework.
 Importing this package imports NumPy and nothing heavier.
@@ -22,7 +22,9 @@ from sosie.generation import (
 )
 from sosie.paired import cosine_similarity, euclidean_distance
 from sosie.spec import SSIMSpec, list_specs, ssim_spec
+from sosie.ssd import mse, psnr, weighted_ssd
 from sosie.ssim import ms_ssim, ssim
+from sosie.template import match_template_ssd
 from sosie.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -43,15 +45,19 @@ __all__ = [
     "get_num_threads",
     "kernel_distance",
     "list_specs",
+    "match_template_ssd",
     "ms_ssim",
+    "mse",
     "nn",
     "prdc",
+    "psnr",
     "reference",
     "set_num_threads",
     "show_config",
     "ssim",
     "ssim_spec",
     "use_backend",
+    "weighted_ssd",
 ]
 
 _LAZY = {"nn", "reference"}

@@ -106,6 +106,37 @@ def paired_forward(
 ) -> None: ...
 def read_peak(address: int, count: int) -> float: ...
 def select_isa(name: str) -> None: ...
+def ssd_backward(
+    shape: tuple[int, ...],
+    per_image: bool,
+    x: Argument,
+    y: Argument,
+    weight: Argument | None,
+    upstream: int,
+    grad_x: Argument | None,
+    grad_y: Argument | None,
+    grad_weight: Argument | None,
+    sums: int,
+    threads: int,
+) -> tuple[float, float]: ...
+def ssd_forward(
+    shape: tuple[int, ...],
+    per_image: bool,
+    x: Argument,
+    y: Argument,
+    weight: Argument | None,
+    sums: int,
+    threads: int,
+) -> tuple[float, float]: ...
 def supported_isas() -> list[str]: ...
 def use_large_pages(address: int, size: int) -> None: ...
+def template_search(
+    shape: tuple[int, ...],
+    template_shape: tuple[int, ...],
+    image: Argument,
+    values: int,
+    weights: int,
+    map: Argument,  # noqa: A002
+    threads: int,
+) -> None: ...
 def use_team(address: int) -> None: ...

@@ -63,6 +63,9 @@ class Adapter(Protocol):
     def empty_like(self, array: Array, dtype: str) -> Array:
         """Uninitialised array of the same shape, with the same order of strides."""
 
+    def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array:
+        """View with strides of 0 along the axes that it lacks."""
+
     def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
         """Boolean mask broadcast to ``shape`` without a copy, as bytes 0 and 1."""
 
@@ -102,6 +105,10 @@ class NumPyAdapter:
     def empty_like(self, array: Array, dtype: str) -> Array:
         """See :class:`Adapter`."""
         return np.empty_like(array, dtype, subok=False)
+
+    def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array:
+        """See :class:`Adapter`."""
+        return np.broadcast_to(array, tuple(shape))
 
     def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
         """See :class:`Adapter`."""
@@ -165,6 +172,10 @@ class TorchAdapter:
         return _on_large_pages(
             self._torch.empty_like(array, dtype=self._dtypes[dtype], requires_grad=False)
         )
+
+    def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array:
+        """See :class:`Adapter`."""
+        return array.expand(tuple(shape))
 
     def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
         """See :class:`Adapter`."""

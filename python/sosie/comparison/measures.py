@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sosie.spec import ssim_spec
+from sosie.ssd import mse, psnr
 from sosie.ssim import ms_ssim, ssim
 
 __all__ = ["MEASURES", "Measure"]
@@ -92,16 +93,12 @@ def _channel_axis(x: Pixels) -> int | None:
     return -1 if x.ndim == 3 else None
 
 
-def _mean_squared_error(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
-    difference = np.subtract(x, y, dtype=np.float64)
-    return float(np.mean(np.square(difference, out=difference)))
+def _mse(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
+    return float(mse(x, y, channel_axis=_channel_axis(x)))
 
 
-def _peak_signal_to_noise_ratio(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:
-    error = _mean_squared_error(x, y, data_range, spec)
-    if error == 0.0:
-        return math.inf
-    return 10.0 * math.log10(data_range**2 / error)
+def _psnr(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
+    return float(psnr(x, y, data_range=data_range, channel_axis=_channel_axis(x)))
 
 
 #: Every measure by name.
@@ -110,7 +107,7 @@ MEASURES = {
     for measure in (
         Measure("ssim", "SSIM", "", True, 4, _ssim, "wang2004"),
         Measure("ms-ssim", "MS-SSIM", "", True, 4, _ms_ssim, "wang2003"),
-        Measure("psnr", "PSNR", "dB", True, 2, _peak_signal_to_noise_ratio),
-        Measure("mse", "MSE", "levels²", False, 2, _mean_squared_error),
+        Measure("psnr", "PSNR", "dB", True, 2, _psnr),
+        Measure("mse", "MSE", "levels²", False, 2, _mse),
     )
 }

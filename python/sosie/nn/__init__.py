@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sosie.nn.losses import L1SSIMLoss, MSSSIMLoss, SSIMLoss
     from sosie.nn.rows import CosineLoss
+    from sosie.nn.ssd import WeightedSSDLoss
 
-__all__ = ["CosineLoss", "L1SSIMLoss", "MSSSIMLoss", "SSIMLoss"]
+__all__ = ["CosineLoss", "L1SSIMLoss", "MSSSIMLoss", "SSIMLoss", "WeightedSSDLoss"]
 
+#: Where each module is.
 _MODULES = {
     "CosineLoss": "rows",
     "L1SSIMLoss": "losses",
     "MSSSIMLoss": "losses",
     "SSIMLoss": "losses",
+    "WeightedSSDLoss": "ssd",
 }
 
 

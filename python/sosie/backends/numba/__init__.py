@@ -15,6 +15,7 @@ from sosie.backends.numba.paired import (
     euclidean_backward,
     euclidean_forward,
 )
+from sosie.backends.numba.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.numba.ssim import (
     downsample_backward,
     downsample_forward,
@@ -23,6 +24,7 @@ from sosie.backends.numba.ssim import (
     ssim_loss,
     ssim_with_gradient,
 )
+from sosie.backends.numba.template import template_search
 
 __all__ = [
     "cosine_backward",
@@ -31,8 +33,12 @@ __all__ = [
     "downsample_forward",
     "euclidean_backward",
     "euclidean_forward",
+    "ssd_backward",
+    "ssd_forward",
+    "ssd_loss",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
     "ssim_with_gradient",
+    "template_search",
 ]

@@ -12,6 +12,7 @@ from sosie.backends.reference.paired import (
     euclidean_backward,
     euclidean_forward,
 )
+from sosie.backends.reference.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.reference.ssim import (
     downsample_backward,
     downsample_forward,
@@ -20,6 +21,7 @@ from sosie.backends.reference.ssim import (
     ssim_loss,
     ssim_with_gradient,
 )
+from sosie.backends.reference.template import template_search
 
 __all__ = [
     "cosine_backward",
@@ -28,8 +30,12 @@ __all__ = [
     "downsample_forward",
     "euclidean_backward",
     "euclidean_forward",
+    "ssd_backward",
+    "ssd_forward",
+    "ssd_loss",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
     "ssim_with_gradient",
+    "template_search",
 ]

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The check of weights that every executor makes of what its kernels saw on the way."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["check_weights"]
+
+
+def check_weights(lowest: float, odd: float, allow_negative: bool) -> None:
+    """Raise unless all weights are finite and, but for ``allow_negative``, at least 0.
+
+    Parameters
+    ----------
+    lowest : float
+        The smallest weight, if that is below 0.
+    odd : float
+        Sum of the weights that are not finite, or 0.
+
+    Raises
+    ------
+    ValueError
+        With the value seen.
+    """
+    if not math.isfinite(odd):
+        raise ValueError(f"expected finite weights, got {odd}")
+    if lowest < 0.0 and not allow_negative:
+        raise ValueError(
+            f"expected weights of at least 0 (or allow_negative=True), got {lowest:.9g}"
+        )
