@@ -27,7 +27,7 @@ except ImportError:  # no compiled kernels, so nobody to hand an address to in a
         return address
 
 
-__all__ = ["Adapter", "Argument", "Array", "adapter"]
+__all__ = ["Adapter", "Argument", "Array", "adapter", "check_alike", "is_torch"]
 
 #: An array of a library that has an adapter.
 Array = Any
@@ -208,6 +208,30 @@ def is_torch(array: object) -> bool:
     """Whether ``array`` is a torch tensor; imports nothing."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def check_alike(x: Array, y: Array) -> None:
+    """Raise unless two arrays can be computed with together: one library, dtype and device.
+
+    Raises
+    ------
+    TypeError
+        Libraries or dtypes differ, or the dtype is none that is computed with.
+    ValueError
+        Devices differ.
+    """
+    library = adapter(x)
+    if adapter(y) is not library:
+        raise TypeError(
+            f"expected x and y of one array library, got {type(x).__module__}.{type(x).__name__} "
+            f"and {type(y).__module__}.{type(y).__name__}"
+        )
+    if x.dtype != y.dtype:
+        raise TypeError(f"expected x and y of equal dtype, got {x.dtype} and {y.dtype}")
+    if library.dtype(x) not in CODES:
+        raise TypeError(f"expected arrays of dtype {', '.join(CODES)}, got {x.dtype}")
+    if library.name != "numpy" and x.device != y.device:
+        raise ValueError(f"expected x and y on one device, got {x.device} and {y.device}")
 
 
 def _find_adapter(array: Array) -> Adapter:

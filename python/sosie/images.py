@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sosie.arrays import CODES, Array, adapter, is_torch
+from sosie.arrays import Array, adapter, check_alike, is_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,22 +121,11 @@ def check_pair(x: Array, y: Array) -> None:
     ValueError
         Shapes or devices differ.
     """
-    library = adapter(x)
-    if adapter(y) is not library:
-        raise TypeError(
-            f"expected x and y of one array library, got {type(x).__module__}.{type(x).__name__} "
-            f"and {type(y).__module__}.{type(y).__name__}"
-        )
+    check_alike(x, y)
     if x.shape != y.shape:
         raise ValueError(
             f"expected x and y of equal shape, got {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    if x.dtype != y.dtype:
-        raise TypeError(f"expected x and y of equal dtype, got {x.dtype} and {y.dtype}")
-    if library.dtype(x) not in CODES:
-        raise TypeError(f"expected images of dtype {', '.join(CODES)}, got {x.dtype}")
-    if library.name != "numpy" and x.device != y.device:
-        raise ValueError(f"expected x and y on one device, got {x.device} and {y.device}")
 
 
 def default_data_range(x: Array) -> float | None:

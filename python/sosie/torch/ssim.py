@@ -21,6 +21,12 @@ from sosie.backends import executor
 from sosie.spec import SSIMParameters, SSIMSpec
 from sosie.torch import composite
 from sosie.torch._batching import map_into_batch, map_one_by_one
+from sosie.torch._gradients import (
+    computed_dtype,
+    fake_gradient,
+    or_empty,
+    pull_back_gradient,
+)
 from sosie.torch._register import Operator, register
 
 __all__ = ["downsample", "loss", "resolved", "similarity_map", "values"]
@@ -134,10 +140,6 @@ def downsample(
     return result
 
 
-def _computed_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _gradients_to_expect(x: Tensor, y: Tensor) -> tuple[bool, bool]:
     if torch._C._are_functorch_transforms_active():
         # Which transform differentiates which tensor shows only when it asks for the derivative.
@@ -154,11 +156,11 @@ def _ssim_cpu(x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: 
     result, _ = executor(x).ssim_forward(
         x, y, SSIMParameters.decode(parameters), mask=mask, kind=kind
     )
-    return result.to(_computed_dtype(x))
+    return result.to(computed_dtype(x))
 
 
 def _ssim_fake(x: Tensor, *_: Any) -> Tensor:
-    return x.new_empty(x.shape[:2], dtype=_computed_dtype(x))
+    return x.new_empty(x.shape[:2], dtype=computed_dtype(x))
 
 
 def _ssim_map_cpu(x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str) -> Tensor:
@@ -173,7 +175,7 @@ def _ssim_map_fake(
     x: Tensor, _y: Tensor, _mask: Tensor | None, parameters: str, _kind: str
 ) -> Tensor:
     map_shape = SSIMParameters.decode(parameters).map_shape(x.shape[2:])
-    return x.new_empty((*x.shape[:2], *map_shape), dtype=_computed_dtype(x))
+    return x.new_empty((*x.shape[:2], *map_shape), dtype=computed_dtype(x))
 
 
 def _save_images(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
@@ -234,7 +236,7 @@ def _ssim_backward_cpu(
         need_x=need_x,
         need_y=need_y,
     )
-    return _or_empty(grad_x, x), _or_empty(grad_y, y)
+    return or_empty(grad_x, x), or_empty(grad_y, y)
 
 
 def _ssim_backward_fake(
@@ -247,7 +249,7 @@ def _ssim_backward_fake(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor, Tensor]:
-    return _fake_gradient(x, need_x), _fake_gradient(y, need_y)
+    return fake_gradient(x, need_x), fake_gradient(y, need_y)
 
 
 def _save_images_and_upstream(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
@@ -265,7 +267,7 @@ def _ssim_second_derivative(
     def similarity(x: Tensor, y: Tensor) -> Tensor:
         return function(x, y, parameters, mask, ctx.kind)
 
-    grad_x, grad_y, grad_upstream = _pull_back_gradient(
+    grad_x, grad_y, grad_upstream = pull_back_gradient(
         similarity, x, y, upstream, cotangent_x, cotangent_y
     )
     return grad_x, grad_y, None, grad_upstream, None, None, None, None
@@ -317,8 +319,8 @@ def _ssim_loss_cpu(
         if absolute_error is None:
             absolute_error = composite.absolute_error(x, y, mask)
         value += l1_weight * absolute_error.mean().item()
-    result = torch.tensor(value, dtype=_computed_dtype(x))
-    return result, _or_empty(grad_x, x), _or_empty(grad_y, y)
+    result = torch.tensor(value, dtype=computed_dtype(x))
+    return result, or_empty(grad_x, x), or_empty(grad_y, y)
 
 
 def _ssim_loss_fake(
@@ -331,8 +333,8 @@ def _ssim_loss_fake(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    result = x.new_empty((), dtype=_computed_dtype(x))
-    return result, _fake_gradient(x, need_x), _fake_gradient(y, need_y)
+    result = x.new_empty((), dtype=computed_dtype(x))
+    return result, fake_gradient(x, need_x), fake_gradient(y, need_y)
 
 
 def _save_images_and_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -417,7 +419,7 @@ def _loss_second_derivative(
     def composed_loss(x: Tensor, y: Tensor) -> Tensor:
         return composite.ssim_loss(x, y, parameters, mask, ctx.ssim_weight, ctx.l1_weight)
 
-    grad_x, grad_y, grad_upstream = _pull_back_gradient(
+    grad_x, grad_y, grad_upstream = pull_back_gradient(
         composed_loss, x, y, upstream, cotangent_x, cotangent_y
     )
     return grad_x, grad_y, None, grad_upstream, *(None,) * 5
@@ -454,7 +456,7 @@ def _downsample_fake(x: Tensor, factor: int, padding: list[int], _border: str) -
         (size + before + after) // factor
         for size, (before, after) in zip(x.shape[2:], _pairs(padding), strict=True)
     )
-    return x.new_empty((*x.shape[:2], *spatial), dtype=_computed_dtype(x))
+    return x.new_empty((*x.shape[:2], *spatial), dtype=computed_dtype(x))
 
 
 def _save_downsampling(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
@@ -520,45 +522,3 @@ _downsample_backward = register(
         vmap=_map_adjoint_downsampling,
     )
 )
-
-
-# ---- shared by the operators ---------------------------------------------------------------------
-
-
-def _or_empty(gradient: Tensor | None, image: Tensor) -> Tensor:
-    """An operator returns a tensor even where no gradient was asked for: one of length 0."""
-    return image.new_empty(0) if gradient is None else gradient
-
-
-def _fake_gradient(image: Tensor, needed: bool) -> Tensor:
-    if not needed:
-        return image.new_empty(0)
-    return torch.empty_like(
-        image, dtype=image.dtype if image.is_floating_point() else torch.float32
-    )
-
-
-def _pull_back_gradient(
-    function: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    upstream: Tensor,
-    cotangent_x: Tensor,
-    cotangent_y: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Derivative of ``(x, y, upstream) -> gradient of <upstream, function(x, y)>``, transposed.
-
-    Cotangents of length 0 belong to gradients that were not asked for.
-    """
-
-    def gradient(x: Tensor, y: Tensor, upstream: Tensor) -> Any:
-        return torch.func.vjp(function, x, y)[1](upstream)
-
-    pull_back = torch.func.vjp(gradient, x, y, upstream)[1]
-    result: tuple[Tensor, Tensor, Tensor] = pull_back(
-        (
-            cotangent_x if cotangent_x.ndim == x.ndim else torch.zeros_like(x),
-            cotangent_y if cotangent_y.ndim == y.ndim else torch.zeros_like(y),
-        )
-    )
-    return result
