@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sosie.backends import available_backends, use_backend
 from sosie.config import show_config
+from sosie.distance import KNNResult, PackedVectors, cdist, knn, pack
 from sosie.spec import SSIMSpec, list_specs, ssim_spec
 from sosie.ssim import ms_ssim, ssim
 from sosie.threads import get_num_threads, set_num_threads
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "KNNResult",
+    "PackedVectors",
     "SSIMSpec",
     "__version__",
     "available_backends",
+    "cdist",
     "get_num_threads",
+    "knn",
     "list_specs",
     "ms_ssim",
     "nn",
+    "pack",
     "reference",
     "set_num_threads",
     "show_config",

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Operator", "register"]
+__all__ = ["Operator", "is_watched", "register"]
 
 _NAMESPACE = "sosie"
 # Registrations last as long as this object.
@@ -103,6 +103,16 @@ def register(operator: Operator) -> Callable[..., Any]:
 
     call.__name__ = call.__qualname__ = operator.name
     return call
+
+
+def is_watched(tensor: torch.Tensor) -> bool:
+    """Whether anything but this call's values is wanted: a derivative, a transform, a graph."""
+    return (
+        torch.compiler.is_dynamo_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or (torch.is_grad_enabled() and tensor.requires_grad)
+        or not _nobody_watches((tensor,))
+    )
 
 
 def _nobody_watches(arguments: tuple[Any, ...]) -> bool:

@@ -6,6 +6,13 @@ For machines with nothing better, and for seeing what a result should have been.
 
 from __future__ import annotations
 
+from sosie.backends.reference.distance import (
+    cdist_backward,
+    cdist_forward,
+    knn_backward,
+    knn_forward,
+    pack_vectors,
+)
 from sosie.backends.reference.ssim import (
     downsample_backward,
     downsample_forward,
@@ -15,8 +22,13 @@ from sosie.backends.reference.ssim import (
 )
 
 __all__ = [
+    "cdist_backward",
+    "cdist_forward",
     "downsample_backward",
     "downsample_forward",
+    "knn_backward",
+    "knn_forward",
+    "pack_vectors",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
