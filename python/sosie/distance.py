@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import operator
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -263,11 +262,11 @@ def pack(database: Array, metric: str = "euclidean") -> PackedVectors:
     return packed
 
 
-@cache
 def _torch_operators() -> Any:
     """The torch side, imported when the first tensor comes.
 
-    The import also tells compilers to take `_cdist` and `_knn` as they are.
+    The import also tells compilers to take `_cdist` and `_knn` as they are. They trace what calls
+    them, and warn of a cache here.
     """
     from sosie.torch import distance as operators
 

@@ -9,6 +9,13 @@ These functions trust their arguments: the public ones checked shapes, dtypes an
 
 from __future__ import annotations
 
+from sosie.backends.numba.distance import (
+    cdist_backward,
+    cdist_forward,
+    knn_backward,
+    knn_forward,
+    pack_vectors,
+)
 from sosie.backends.numba.ssim import (
     downsample_backward,
     downsample_forward,
@@ -18,8 +25,13 @@ from sosie.backends.numba.ssim import (
 )
 
 __all__ = [
+    "cdist_backward",
+    "cdist_forward",
     "downsample_backward",
     "downsample_forward",
+    "knn_backward",
+    "knn_forward",
+    "pack_vectors",
     "ssim_backward",
     "ssim_forward",
     "ssim_loss",
