@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -350,7 +351,7 @@ def _is_one_axis(array: Array, count: int) -> bool:
     axes = [axis for axis in zip(sizes, strides, strict=True) if axis[0] != 1]
     return all(
         outer_stride == size * stride
-        for (_, outer_stride), (size, stride) in zip(axes[:-1], axes[1:], strict=True)
+        for (_, outer_stride), (size, stride) in itertools.pairwise(axes)
     )
 
 
@@ -421,7 +422,7 @@ def _checked_batch(a: Array, b: Array) -> tuple[int, ...]:
     batch_b = (1,) * (count + 2 - b.ndim) + tuple(b.shape[:-2])
     batch = []
     for own, other in zip(batch_a, batch_b, strict=True):
-        if own != other and own != 1 and other != 1:
+        if own not in (other, 1) and other != 1:
             raise ValueError(f"expected leading axes of a and b that broadcast, {shapes}")
         batch.append(other if own == 1 else own)
     result = (*batch, a.shape[-2], b.shape[-2])
@@ -434,19 +435,20 @@ def _checked_weights(weights: Array | Sequence[float] | None, a: Array) -> Array
     """Weights as float64 of a's library. The values of a tensor are checked where they are read."""
     if weights is None:
         return None
+    vector: Array
     if is_torch(a):
-        weights = _torch_operators().weights_beside(weights, a)
+        vector = _torch_operators().weights_beside(weights, a)
     elif is_torch(weights):
         raise TypeError("expected weights of the vectors' library, got a torch tensor")
     else:
-        weights = np.asarray(weights, np.float64)
-        check_weights(weights)
-    if tuple(weights.shape) != (a.shape[-1],):
+        vector = np.asarray(weights, np.float64)
+        check_weights(vector)
+    if tuple(vector.shape) != (a.shape[-1],):
         raise ValueError(
             f"expected weights of shape ({a.shape[-1]},), one per dimension, "
-            f"got {tuple(weights.shape)}"
+            f"got {tuple(vector.shape)}"
         )
-    return weights
+    return vector
 
 
 def check_weights(weights: np.ndarray[Any, Any]) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators of the distance family for torch tensors.
 
-Sets of vectors are ``(B, N, D)`` and ``(B, M, D)``, any strides, of equal dtypes. Half precision and
-integers are computed in float32; results are float64 for float64 sets, else float32. Everything is
-differentiable in both sets, any number of times: first derivatives are kernels, higher ones are
+Sets of vectors are ``(B, N, D)`` and ``(B, M, D)``, any strides, of equal dtypes. Half precision
+and integers are computed in float32; results are float64 for float64 sets, else float32. Everything
+is differentiable in both sets, any number of times: first derivatives are kernels, higher ones are
 composed of plain torch operations on a few rows at a time.
 
 The functions here trust their arguments; `sosie.cdist` and `sosie.knn` check them.
@@ -121,9 +121,7 @@ def _save_sets_and_distances(ctx: Any, inputs: tuple[Any, ...], output: Any) -> 
 def _cdist_derivative(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     a, b, weights, distances = ctx.saved_tensors
     need_a, need_b = ctx.needs_input_grad[:2]
-    grad_a, grad_b = _cdist_backward(
-        a, b, upstream, distances, weights, ctx.metric, need_a, need_b
-    )
+    grad_a, grad_b = _cdist_backward(a, b, upstream, distances, weights, ctx.metric, need_a, need_b)
     return grad_a if need_a else None, grad_b if need_b else None, None, None
 
 
