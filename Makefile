@@ -18,8 +18,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # scikit-build-core and CMake themselves, so that builds go on from where the last one stopped.
 BUILD_REQUIREMENTS := "scikit-build-core>=1.0" "pybind11>=3.0" "cmake>=3.24" ninja
-# Tests of what is computed by way of torch. tests/test_ssim.py goes through all instruction sets itself.
-TORCH_TESTS := tests/test_torch_ssim.py tests/test_losses.py tests/test_peers_ssim.py
+# Tests of what is computed by way of torch. Other tests go through all instruction sets themselves.
+TORCH_TESTS := tests/test_torch_ssim.py tests/test_torch_distance.py tests/test_losses.py tests/test_peers_ssim.py
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc python -type f -not -name '*.pyc')
 CXX_SOURCES := $(shell find csrc tests/cpp -name '*.?pp')
 # $(call install,extra,build folder,warnings as errors)
