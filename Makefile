@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 BUILD_REQUIREMENTS := "scikit-build-core>=1.0" "pybind11>=3.0" "cmake>=3.24" ninja
 # Tests of what is computed by way of torch. The others go through all instruction sets themselves.
 TORCH_TESTS := tests/test_torch_ssim.py tests/test_torch_ssd.py tests/test_torch_paired.py \
-    tests/test_losses.py tests/test_peers_ssim.py
+    tests/test_torch_distance.py tests/test_losses.py tests/test_peers_ssim.py
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc python -type f -not -name '*.pyc')
 CXX_SOURCES := $(shell find csrc tests/cpp -name '*.?pp')
 # $(call install,extra,build folder,warnings as errors)

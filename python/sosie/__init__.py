@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sosie.backends import available_backends, use_backend
 from sosie.config import show_config
+from sosie.distance import KNNResult, PackedVectors, cdist, knn, pack
 from sosie.generation import (
     PRDC,
     FeatureMoments,
@@ -36,19 +37,24 @@ __all__ = [
     "PRDC",
     "FeatureMoments",
     "FeatureSet",
+    "KNNResult",
+    "PackedVectors",
     "SSIMSpec",
     "__version__",
     "available_backends",
+    "cdist",
     "cosine_similarity",
     "euclidean_distance",
     "frechet_distance",
     "get_num_threads",
     "kernel_distance",
+    "knn",
     "list_specs",
     "match_template_ssd",
     "ms_ssim",
     "mse",
     "nn",
+    "pack",
     "prdc",
     "psnr",
     "reference",

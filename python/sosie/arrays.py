@@ -245,8 +245,14 @@ def is_torch(array: object) -> bool:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
-def check_alike(x: Array, y: Array) -> None:
+def check_alike(x: Array, y: Array, names: str = "x and y") -> None:
     """Raise unless two arrays can be computed with together: one library, dtype and device.
+
+    Parameters
+    ----------
+    x, y : array
+    names : str
+        What messages call the two.
 
     Raises
     ------
@@ -258,15 +264,15 @@ def check_alike(x: Array, y: Array) -> None:
     library = adapter(x)
     if adapter(y) is not library:
         raise TypeError(
-            f"expected x and y of one array library, got {type(x).__module__}.{type(x).__name__} "
+            f"expected {names} of one array library, got {type(x).__module__}.{type(x).__name__} "
             f"and {type(y).__module__}.{type(y).__name__}"
         )
     if x.dtype != y.dtype:
-        raise TypeError(f"expected x and y of equal dtype, got {x.dtype} and {y.dtype}")
+        raise TypeError(f"expected {names} of equal dtype, got {x.dtype} and {y.dtype}")
     if library.dtype(x) not in CODES:
         raise TypeError(f"expected arrays of dtype {', '.join(CODES)}, got {x.dtype}")
     if library.name != "numpy" and x.device != y.device:
-        raise ValueError(f"expected x and y on one device, got {x.device} and {y.device}")
+        raise ValueError(f"expected {names} on one device, got {x.device} and {y.device}")
 
 
 def _find_adapter(array: Array) -> Adapter:

@@ -3,11 +3,12 @@
 
 All take two arrays of equal shape ``(H, W)`` or ``(H, W, C)`` and dtype, the data range and the
 name of an SSIM convention, and return a number. Colour images: similarities are averaged over
-channels, errors over all samples.
+channels, errors over all samples. Distances are those of images as vectors of all their samples.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +102,24 @@ def _psnr(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa:
     return float(psnr(x, y, data_range=data_range, channel_axis=_channel_axis(x)))
 
 
+def _euclidean_distance(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
+    return float(_function("euclidean_distance")(x.reshape(-1), y.reshape(-1)))
+
+
+def _cosine_similarity(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
+    return float(_function("cosine_similarity")(x.reshape(-1), y.reshape(-1)))
+
+
+def _sum_of_squared_differences(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
+    return float(_function("weighted_ssd")(x, y))
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """A public function of the package, looked up when it is needed."""
+    function: Callable[..., Any] = getattr(importlib.import_module("sosie"), name)
+    return function
+
+
 #: Every measure by name.
 MEASURES = {
     measure.name: measure
@@ -109,5 +128,8 @@ MEASURES = {
         Measure("ms-ssim", "MS-SSIM", "", True, 4, _ms_ssim, "wang2003"),
         Measure("psnr", "PSNR", "dB", True, 2, _psnr),
         Measure("mse", "MSE", "levels²", False, 2, _mse),
+        Measure("euclidean", "Euclidean distance", "levels", False, 2, _euclidean_distance),
+        Measure("cosine", "Cosine similarity", "", True, 6, _cosine_similarity),
+        Measure("ssd", "SSD", "levels²", False, 2, _sum_of_squared_differences),
     )
 }

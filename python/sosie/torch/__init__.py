@@ -10,13 +10,24 @@ from __future__ import annotations
 
 import torch
 
+from sosie.distance import _cdist, _knn
 from sosie.paired import _cosine_similarity, _euclidean_distance
 from sosie.ssd import _mse, _psnr, _weighted_ssd
 from sosie.ssim import _ms_ssim, _ssim
-from sosie.torch import composite, paired, ssd, ssim
+from sosie.torch import composite, distance, paired, ssd, ssim
 
-__all__ = ["composite", "paired", "ssd", "ssim"]
+__all__ = ["composite", "distance", "paired", "ssd", "ssim"]
 
 torch.compiler.allow_in_graph(
-    (_ssim, _ms_ssim, _euclidean_distance, _cosine_similarity, _weighted_ssd, _mse, _psnr)
+    (
+        _cdist,
+        _cosine_similarity,
+        _euclidean_distance,
+        _knn,
+        _ms_ssim,
+        _mse,
+        _psnr,
+        _ssim,
+        _weighted_ssd,
+    )
 )

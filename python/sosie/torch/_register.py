@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Operator", "is_plainly_recorded", "register"]
+__all__ = ["Operator", "is_plainly_recorded", "is_watched", "register"]
 
 _NAMESPACE = "sosie"
 # Registrations last as long as this object.
@@ -113,6 +113,16 @@ def is_plainly_recorded(*arguments: Any) -> bool:
         and torch.is_grad_enabled()
         and any(a.requires_grad for a in arguments if isinstance(a, torch.Tensor))
         and _nobody_watches(arguments)
+    )
+
+
+def is_watched(tensor: torch.Tensor) -> bool:
+    """Whether anything but this call's values is wanted: a derivative, a transform, a graph."""
+    return (
+        torch.compiler.is_dynamo_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or (torch.is_grad_enabled() and tensor.requires_grad)
+        or not _nobody_watches((tensor,))
     )
 
 

@@ -9,6 +9,13 @@ These functions trust their arguments: the public ones checked shapes, dtypes an
 
 from __future__ import annotations
 
+from sosie.backends.numba.distance import (
+    cdist_backward,
+    cdist_forward,
+    knn_backward,
+    knn_forward,
+    pack_vectors,
+)
 from sosie.backends.numba.paired import (
     cosine_backward,
     cosine_forward,
@@ -27,12 +34,17 @@ from sosie.backends.numba.ssim import (
 from sosie.backends.numba.template import template_search
 
 __all__ = [
+    "cdist_backward",
+    "cdist_forward",
     "cosine_backward",
     "cosine_forward",
     "downsample_backward",
     "downsample_forward",
     "euclidean_backward",
     "euclidean_forward",
+    "knn_backward",
+    "knn_forward",
+    "pack_vectors",
     "ssd_backward",
     "ssd_forward",
     "ssd_loss",

@@ -6,6 +6,13 @@ For machines with nothing better, and for seeing what a result should have been.
 
 from __future__ import annotations
 
+from sosie.backends.reference.distance import (
+    cdist_backward,
+    cdist_forward,
+    knn_backward,
+    knn_forward,
+    pack_vectors,
+)
 from sosie.backends.reference.paired import (
     cosine_backward,
     cosine_forward,
@@ -24,12 +31,17 @@ from sosie.backends.reference.ssim import (
 from sosie.backends.reference.template import template_search
 
 __all__ = [
+    "cdist_backward",
+    "cdist_forward",
     "cosine_backward",
     "cosine_forward",
     "downsample_backward",
     "downsample_forward",
     "euclidean_backward",
     "euclidean_forward",
+    "knn_backward",
+    "knn_forward",
+    "pack_vectors",
     "ssd_backward",
     "ssd_forward",
     "ssd_loss",
