@@ -269,6 +269,8 @@ def test_same_bits_for_any_number_of_threads(executor, weights) -> None:
     weight_shape = weight_shapes(shape)[weights]
     weight = None if weight_shape is None else noise(weight_shape, 2, dtype="float32")
 
+    of_images = np.array([[0.5, 1.0], [2.0, 3.0]])
+
     def results(threads: int) -> list[Array]:
         needs = {"need_x": True, "need_y": True, "need_weight": True}
         sums = executor.ssd_forward(x, y, weight, threads=threads)
@@ -276,6 +278,9 @@ def test_same_bits_for_any_number_of_threads(executor, weights) -> None:
             sums,
             executor.ssd_forward(x, y, weight, per_image=True, threads=threads),
             *executor.ssd_backward(x, y, weight, sums, threads=threads, **needs),
+            *executor.ssd_backward(
+                x, y, weight, of_images, per_image=True, threads=threads, **needs
+            ),
             *executor.ssd_loss(x, y, weight, mean=True, threads=threads),
         ]
 

@@ -25,7 +25,7 @@ struct SSDBackward {
     // along those axes, and what belongs to one weight is added up in `weight_sums`.
     Elements grad_weight;
     double* weight_sums;        // one piece per task, zeros; nullptr: no weight was broadcast
-    int64_t weight_sums_piece;  // weights of one piece
+    int64_t weight_sums_piece;  // weights of one piece; 0: all tasks, in turn, have the same
     // Gradients are larger than the caches: write past them.
     bool stream;
 };

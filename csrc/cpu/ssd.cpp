@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kTaskPixels = 1 << 16;
 
 // Gradients of broadcast weights are added up per task; a task treats this many times as many
-// pixels as there are weights, as far as one image goes, so that those sums are small beside it.
+// pixels as there are weights, so that those sums are small beside the images.
 constexpr int64_t kPixelsPerSum = 16;
 
 // The order in which the axes are walked, outermost first: that of memory, by the first array that
@@ -151,13 +151,17 @@ class WeightSums {
         p.task_pixels = std::max(p.task_pixels, kPixelsPerSum * piece_);
         tasks_ = (p.pixels + p.task_pixels - 1) / p.task_pixels;
         double* result = static_cast<double*>(grad.data);
+        // Small images that share large weights: the tasks' sums would outgrow the images. One
+        // thread then adds all to the same.
+        in_turn_ = !varies && p.images > 1 && 4 * tasks_ * piece_ > p.pixels;
         // One task for the weights it adds up: where the sums are is where they are wanted.
-        in_place_ = tasks_ == 1 && (varies || p.images == 1);
+        in_place_ = in_turn_ || (tasks_ == 1 && (varies || p.images == 1));
         if (!in_place_) pieces_.assign(size_t(p.images * tasks_ * piece_), 0.0);
         std::fill(result, result + (varies ? p.images : 1) * piece_, 0.0);
         call.weight_sums = in_place_ ? result : pieces_.data();
-        call.weight_sums_piece = piece_;
+        call.weight_sums_piece = in_turn_ ? 0 : piece_;
     }
+    int threads(int allowed) const { return in_turn_ ? 1 : allowed; }
     // In the order of the tasks.
     void add_up() const {
         if (in_place_) return;
@@ -171,7 +175,7 @@ class WeightSums {
 
   private:
     const SSDBackward& call_;
-    bool varies_, in_place_;
+    bool varies_, in_turn_, in_place_;
     int64_t piece_ = 1, tasks_;
     std::vector<double> pieces_;
 };
@@ -214,7 +218,7 @@ SSDWeights ssd_backward(const SSDArguments& arguments, const double* upstream,
     std::vector<SSDPartial> partials;
     if (broadcast) {
         const WeightSums weight_sums(call, call.grad_weight.image_stride != 0);
-        partials = run_tasks(kernel, call, threads);
+        partials = run_tasks(kernel, call, weight_sums.threads(threads));
         weight_sums.add_up();
     } else {
         partials = run_tasks(kernel, call, threads);
