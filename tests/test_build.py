@@ -87,6 +87,10 @@ def _signatures(holder: object, prefix: str = "") -> dict[str, list[str]]:
     for name, member in vars(holder).items():
         if inspect.isclass(member):
             found |= _signatures(member, f"{name}.")
+        elif name == "__init__" and not (member.__doc__ or "").startswith("__init__("):
+            continue  # made by functions alone
+        elif isinstance(member, property):
+            found[prefix + name] = ["self"]
         elif name == "__init__" or (callable(member) and not name.startswith("_")):
             signature = (member.__doc__ or "").splitlines()[0]
             found[prefix + name] = re.findall(r"[(,] ?(\w+)(?=: |[,)])", signature)

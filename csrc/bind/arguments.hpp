@@ -54,6 +54,7 @@ inline double* values_argument(std::uintptr_t address) {
     return reinterpret_cast<double*>(address);
 }
 
+void register_distance(py::module_& module);
 void register_paired(py::module_& module);
 void register_ssim(py::module_& module);
 void register_ssd(py::module_& module);

@@ -54,6 +54,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
                 py::multiple_interpreters::per_interpreter_gil()) {
     m.doc() = "Compiled kernels. Addresses, sizes, strides; no array library.";
     register_machine(m);
+    sosie::register_distance(m);
     sosie::register_paired(m);
     sosie::register_ssim(m);
     sosie::register_ssd(m);

@@ -10,14 +10,22 @@
 namespace sosie {
 
 extern const SSIMKernels SOSIE_NAME(ssim_);
+extern const DistanceKernels SOSIE_NAME(distance_);
 extern const PairedKernels SOSIE_NAME(paired_);
 extern const SSDKernels SOSIE_NAME(ssd_);
 extern const TemplateKernels SOSIE_NAME(template_);
 
 extern const Kernels SOSIE_NAME(kernels_);
 const Kernels SOSIE_NAME(kernels_) = {
-    SOSIE_TEXT(SOSIE_ISA), kLanes<float>,          &SOSIE_NAME(ssim_), &SOSIE_NAME(paired_),
-    &SOSIE_NAME(ssd_),     &SOSIE_NAME(template_), &fma_peak,          &read_peak,
+    SOSIE_TEXT(SOSIE_ISA),
+    kLanes<float>,
+    &SOSIE_NAME(ssim_),
+    &SOSIE_NAME(paired_),
+    &SOSIE_NAME(distance_),
+    &SOSIE_NAME(ssd_),
+    &SOSIE_NAME(template_),
+    &fma_peak,
+    &read_peak,
 };
 
 }  // namespace sosie

@@ -31,6 +31,7 @@ struct TaskKernel {
     void (*run)(const Call&, int64_t task, void* scratch, Partial* partial);
 };
 
+struct DistanceKernels;
 struct PairedKernels;
 struct SSDKernels;
 struct SSIMKernels;
@@ -42,6 +43,7 @@ struct Kernels {
     int lanes_f32;
     const SSIMKernels* ssim;
     const PairedKernels* paired;
+    const DistanceKernels* distance;
     const SSDKernels* ssd;
     const TemplateKernels* templates;
     // Floating-point operations done; the caller holds the clock.

@@ -152,6 +152,25 @@ inline Vec<T> absolute(Vec<T> v) {
     return v < Vec<T>{} ? -v : v;
 }
 
+// A loop over memory, which compilers turn into one instruction where there is one.
+template <class T>
+inline Vec<T> square_root(Vec<T> v) {
+    T values[kLanes<T>];
+    __builtin_memcpy(values, &v, sizeof v);
+    for (T& value : values)
+        value = sizeof(T) == 4 ? T(__builtin_sqrtf(float(value))) : T(__builtin_sqrt(value));
+    return load<T>(values);
+}
+
+// Whether any lane of a comparison holds.
+template <class T>
+inline bool any(Mask<T> mask) {
+    uint64_t words[SOSIE_VECTOR_BYTES / 8], all = 0;
+    __builtin_memcpy(words, &mask, sizeof mask);
+    for (const uint64_t word : words) all |= word;
+    return all != 0;
+}
+
 template <class T>
 inline double sum_lanes(Vec<T> v) {
     double sum = 0;

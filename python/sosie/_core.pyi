@@ -7,6 +7,10 @@ from sosie.arrays import Argument
 #: An array with its shape, for arrays of any number of axes.
 _Shaped: TypeAlias = tuple[tuple[int, ...], Argument]
 
+class PackedSet:
+    @property
+    def nbytes(self) -> int: ...
+
 class SSIMPlan:
     def __init__(
         self,
@@ -51,6 +55,27 @@ class SSIMPlan:
 
 def address(array: object) -> int: ...
 def compiled_isas() -> list[str]: ...
+def distance_backward(
+    shape: Sequence[int],
+    a: Argument,
+    b: Argument,
+    metric: int,
+    weights: Sequence[float],
+    upstream: Argument,
+    distances: Argument,
+    gradient: Argument,
+    threads: int,
+) -> None: ...
+def distance_forward(
+    shape: Sequence[int],
+    a: Argument,
+    b: Argument,
+    metric: int,
+    weights: Sequence[float],
+    packed: PackedSet | None,
+    distances: Argument,
+    threads: int,
+) -> None: ...
 def downsample_backward(
     shape: tuple[int, ...],
     reduced_shape: tuple[int, ...],
@@ -71,10 +96,34 @@ def downsample_forward(
     reduced: Argument,
     threads: int,
 ) -> None: ...
+def edges_backward(
+    shape: Sequence[int],
+    a: Argument,
+    b: Argument,
+    metric: int,
+    offsets: int,
+    partners: int,
+    factors: int,
+    gradient: Argument,
+    threads: int,
+) -> None: ...
 def fma_peak(iterations: int) -> float: ...
 def has_team() -> bool: ...
 def isa() -> str: ...
 def lanes() -> int: ...
+def nearest_neighbours(
+    shape: Sequence[int],
+    a: Argument,
+    b: Argument,
+    metric: int,
+    k: int,
+    exclude_self: bool,
+    packed: PackedSet | None,
+    distances: int,
+    indices: int,
+    threads: int,
+) -> None: ...
+def pack_vectors(shape: Sequence[int], b: Argument, metric: int, threads: int) -> PackedSet: ...
 def paired_backward(
     kind: int,
     shape: Sequence[int],

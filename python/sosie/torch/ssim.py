@@ -377,15 +377,18 @@ def _save_images_and_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -
     x, y, mask, ctx.parameters, ctx.ssim_weight, ctx.l1_weight, ctx.has_x, ctx.has_y = inputs
     _, grad_x, grad_y = output
     ctx.mark_non_differentiable(grad_x, grad_y)
+    ctx.set_materialize_grads(False)  # no zeros for what is not differentiable
     ctx.save_for_backward(x, y, mask, grad_x, grad_y)
 
 
 def _ssim_loss_derivative(
     ctx: Any,
-    upstream: Tensor,
+    upstream: Tensor | None,
     _grad_x: Tensor | None,
     _grad_y: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
+    if upstream is None:  # zeros are not made for results that nobody used
+        return (None,) * 8
     x, y, mask, grad_x, grad_y = ctx.saved_tensors
     need_x, need_y = ctx.needs_input_grad[:2]
     if (need_x and not ctx.has_x) or (need_y and not ctx.has_y):

@@ -6,6 +6,13 @@ These functions trust their arguments; the public ones have checked them.
 
 from __future__ import annotations
 
+from sosie.backends.native.distance import (
+    cdist_backward,
+    cdist_forward,
+    knn_backward,
+    knn_forward,
+    pack_vectors,
+)
 from sosie.backends.native.paired import (
     cosine_backward,
     cosine_forward,
@@ -24,12 +31,17 @@ from sosie.backends.native.ssim import (
 from sosie.backends.native.template import template_search
 
 __all__ = [
+    "cdist_backward",
+    "cdist_forward",
     "cosine_backward",
     "cosine_forward",
     "downsample_backward",
     "downsample_forward",
     "euclidean_backward",
     "euclidean_forward",
+    "knn_backward",
+    "knn_forward",
+    "pack_vectors",
     "ssd_backward",
     "ssd_forward",
     "ssd_loss",
