@@ -10,8 +10,12 @@
 // all dimensions takes h_i u_i = sum_j g_ij d_ij. What is left can be small beside h, and u has
 // been rounded; so the cosine's gradient is computed in double, whatever the vectors' type.
 //
-// A task has a block of vectors and of dimensions, and goes over all partners: per partner and
-// dimension a subtraction and a multiply-add, as in the forward pass.
+// Most pairs are far apart, as far as their vectors are from a point c between them. For those
+//     h_i = (a_i - c) sum_j f_ij - sum_j f_ij (b_j - c)
+// rounds no more than the direct form, and the second sum is a matrix product: a multiply-add per
+// partner and dimension. Near pairs, which it would cost their digits, are added directly. A task
+// has a block of vectors and of dimensions, and goes over all partners; its c is the mean of its
+// vectors.
 #pragma once
 #include "distance-inl.hpp"
 
@@ -20,40 +24,33 @@ namespace {
 using sosie::DistanceBackward;
 using sosie::NeighbourBackward;
 
-// Rows held in registers beside their sums, as these allow: 32, or 16.
-constexpr int kGradientRows = SOSIE_VECTOR_BYTES == 64 ? 6 : 3;
-constexpr int kGradientVectors = 2;
-template <class T>
-constexpr int kGradientDims = kGradientVectors * kLanes<T>;
-constexpr int64_t kGradientBlockRows = 192, kPartners = 256;
+constexpr int64_t kGradientBlockRows = 32 * kTileRows, kPartners = 256;
+// A pair is near when its squared distance is below this part of |a - c|^2 + |b - c|^2: what
+// float32 rounds off those is then 1e-5 of the difference at most.
+constexpr double kNear = 1e-3;
 
-// sums[r] += sum_j factors[r][j] (x[r] - y[j]), kGradientDims dimensions; rows of x and of sums are
+// sums[r] += sum_j factors[r][j] y[j]: a group of rows, kPanelColumns dimensions. Rows of sums are
 // `pitch` apart, those of factors kPartners.
 template <class T>
-void add_differences(const T* x, const T* y, const T* factors, int64_t partners, int64_t pitch,
-                     T* sums) {
-    constexpr int lanes = kLanes<T>, vectors = kGradientVectors;
-    Vec<T> own[kGradientRows][vectors], total[kGradientRows][vectors] = {};
-#pragma GCC unroll 8
-    for (int r = 0; r < kGradientRows; ++r)
-#pragma GCC unroll 2
-        for (int c = 0; c < vectors; ++c)
-            own[r][c] = in_register(load<T>(x + r * pitch + c * lanes));
+void add_products(const T* y, const T* factors, int64_t partners, int64_t pitch, T* sums) {
+    Vec<T> total[kTileRows][kTileVectors] = {};
     for (int64_t j = 0; j < partners; ++j) {
-        const Vec<T> other[vectors] = {load<T>(y), load<T>(y + lanes)};
+        Vec<T> other[kTileVectors];
 #pragma GCC unroll 8
-        for (int r = 0; r < kGradientRows; ++r) {
+        for (int c = 0; c < kTileVectors; ++c)
+            other[c] = load<T>(y + j * kPanelColumns<T> + c * kLanes<T>);
+#pragma GCC unroll 8
+        for (int r = 0; r < kTileRows; ++r) {
             const Vec<T> factor = splat<T>(factors[r * kPartners + j]);
-#pragma GCC unroll 2
-            for (int c = 0; c < vectors; ++c) total[r][c] += factor * (own[r][c] - other[c]);
+#pragma GCC unroll 8
+            for (int c = 0; c < kTileVectors; ++c) total[r][c] += factor * other[c];
         }
-        y += kGradientDims<T>;
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < kGradientRows; ++r)
-#pragma GCC unroll 2
-        for (int c = 0; c < vectors; ++c) {
-            T* place = sums + r * pitch + c * lanes;
+    for (int r = 0; r < kTileRows; ++r)
+#pragma GCC unroll 8
+        for (int c = 0; c < kTileVectors; ++c) {
+            T* place = sums + r * pitch + c * kLanes<T>;
             store<T>(place, load<T>(place) + total[r][c]);
         }
 }
@@ -92,7 +89,7 @@ class GradientTask {
           a_(p_, p_.a, p_.norms_a, p_.rows),
           b_(p_, p_.b, p_.norms_b, p_.columns),
           block_dims_(even_block(p_.dims)),
-          dims_(round_up(block_dims_, kGradientDims<T>)),
+          dims_(round_up(block_dims_, kPanelColumns<T>)),
           arena_(scratch) {
         const int64_t row_blocks = divide_up(p_.rows, kGradientBlockRows);
         const int64_t dim_blocks = larger(divide_up(p_.dims, block_dims_), 1);
@@ -102,45 +99,73 @@ class GradientTask {
         rows_ = smaller(kGradientBlockRows, p_.rows - row_);
         count_ = smaller(block_dims_, p_.dims - first_);
         own_ = arena_.take<T>(kGradientBlockRows * dims_);
-        sums_ = arena_.take<T>(kGradientBlockRows * dims_);
+        products_ = arena_.take<T>(kGradientBlockRows * dims_);
+        near_ = arena_.take<T>(kGradientBlockRows * dims_);
         others_ = arena_.take<T>(kPartners * dims_);
         factors_ = arena_.take<T>(kGradientBlockRows * kPartners);
+        centre_ = arena_.take<T>(dims_);
+        row_a_ = arena_.take<T>(dims_);
+        row_b_ = arena_.take<T>(dims_);
+        square_a_ = arena_.take<T>(kGradientBlockRows);
+        square_b_ = arena_.take<T>(kPartners);
+        factor_sums_ = arena_.take<double>(kGradientBlockRows);
         along_ = arena_.take<double>(kGradientBlockRows);
     }
     size_t scratch_bytes() const { return arena_.used(); }
 
     void run() {
-        const size_t bytes = size_t(kGradientBlockRows * dims_) * sizeof(T);
-        __builtin_memset(own_, 0, bytes);
-        __builtin_memset(sums_, 0, bytes);
-        // Rows beyond the last are computed along with it.
-        __builtin_memset(factors_, 0, size_t(kGradientBlockRows * kPartners) * sizeof(T));
-        __builtin_memset(along_, 0, size_t(kGradientBlockRows) * sizeof(double));
-        for (int64_t r = 0; r < rows_; ++r) copy(a_, row_ + r, own_ + r * dims_);
+        const auto clear = [](auto* values, int64_t count) {
+            __builtin_memset(values, 0, size_t(count) * sizeof *values);
+        };
+        clear(own_, kGradientBlockRows * dims_);
+        clear(products_, kGradientBlockRows * dims_);
+        clear(near_, kGradientBlockRows * dims_);
+        clear(factors_, kGradientBlockRows * kPartners);  // rows beyond the last go along with it
+        clear(centre_, dims_);
+        clear(factor_sums_, kGradientBlockRows);
+        clear(along_, kGradientBlockRows);
+        read_own();
         for (int64_t column = 0; column < p_.columns; column += kPartners)
             add_partners(column, smaller(kPartners, p_.columns - column));
-        for (int64_t r = 0; r < rows_; ++r) {
-            T *h = sums_ + r * dims_, *own = own_ + r * dims_;
-            const double along = count_ == p_.dims ? product(h, own, count_) : along_[r];
-            finish_gradient<T>(p_, n_, row_ + r, first_, count_, own, T(along), h);
-            write_vector<T>(h, call_.gradient, n_, row_ + r, first_, count_);
-        }
+        for (int64_t r = 0; r < rows_; ++r) write(r);
     }
 
   private:
-    void copy(const Reader<T>& reader, int64_t vector, T* out) const {
-        const T* values = reader.read(n_, vector, first_, count_, out);
-        if (values != out) __builtin_memcpy(out, values, size_t(count_) * sizeof(T));
+    void read_own() {
+        for (int64_t r = 0; r < rows_; ++r) {
+            T* own = own_ + r * dims_;
+            const T* values = a_.read(n_, row_ + r, first_, count_, own);
+            if (values != own) __builtin_memcpy(own, values, size_t(count_) * sizeof(T));
+            // Any centre is right. A bad vector must not spoil those of the others.
+            for (int64_t k = 0; k < count_; ++k)
+                centre_[k] += own[k] - own[k] == 0 ? own[k] / T(rows_) : T(0);
+        }
+        for (int64_t k = 0; k < count_; ++k)
+            centre_[k] = centre_[k] - centre_[k] == 0 ? centre_[k] : T(0);
+        for (int64_t r = 0; r < rows_; ++r) square_a_[r] = take_out_centre(own_ + r * dims_);
     }
 
-    // Panels of kGradientDims dimensions of all partners, one after another.
+    // Returns the squared length of what is left.
+    T take_out_centre(T* values) const {
+        Vec<T> sum{};
+        for (int64_t k = 0; k < dims_; k += kLanes<T>) {
+            const Vec<T> less = load<T>(values + k) - load<T>(centre_ + k);
+            store<T>(values + k, less);
+            sum += less * less;
+        }
+        return T(sum_lanes<T>(sum));
+    }
+
+    // Panels of kPanelColumns dimensions of all partners, one after another.
     void read_partners(int64_t column, int64_t partners) {
-        constexpr int width = kGradientDims<T>;
-        T values[kBlockDims + kGradientDims<T>];
+        constexpr int width = kPanelColumns<T>;
+        T values[kBlockDims + kPanelColumns<T>];
         for (int64_t j = 0; j < partners; ++j) {
             b_.fetch(n_, column + j + 4, first_, count_);
-            copy(b_, column + j, values);
+            const T* given = b_.read(n_, column + j, first_, count_, values);
+            if (given != values) __builtin_memcpy(values, given, size_t(count_) * sizeof(T));
             for (int64_t k = count_; k < dims_; ++k) values[k] = 0;
+            square_b_[j] = take_out_centre(values);
             for (int64_t k = 0; k < dims_; k += width)
                 __builtin_memcpy(others_ + (k * partners + j * width), values + k,
                                  sizeof(T) * width);
@@ -150,32 +175,69 @@ class GradientTask {
     void add_partners(int64_t column, int64_t partners) {
         read_partners(column, partners);
         for (int64_t r = 0; r < rows_; ++r) fill_factors(column, partners, r);
-        for (int64_t k = 0; k < dims_; k += kGradientDims<T>)
-            for (int64_t r = 0; r < rows_; r += kGradientRows)
-                add_differences<T>(own_ + r * dims_ + k, others_ + k * partners,
-                                   factors_ + r * kPartners, partners, dims_,
-                                   sums_ + r * dims_ + k);
+        for (int64_t k = 0; k < dims_; k += kPanelColumns<T>)
+            for (int64_t r = 0; r < rows_; r += kTileRows)
+                add_products<T>(others_ + k * partners, factors_ + r * kPartners, partners, dims_,
+                                products_ + r * dims_ + k);
     }
 
+    // The factors of a row; near pairs are added at once, and leave a factor of 0.
     void fill_factors(int64_t column, int64_t partners, int64_t r) {
         const int64_t row = row_ + r;
-        T *factors = factors_ + r * kPartners, distances[kPartners];
+        T *factors = factors_ + r * kPartners, squares[kPartners];
         read_vector<T>(call_.upstream, n_, row, column, partners, factors);
-        if (p_.metric == Metric::sqeuclidean) {
-            for (int64_t j = 0; j < partners; ++j) factors[j] *= T(2);
-            return;
+        read_vector<T>(call_.distances, n_, row, column, partners, squares);
+        switch (p_.metric) {
+            case Metric::euclidean:
+                for (int64_t j = 0; j < partners; ++j) {
+                    factors[j] = squares[j] == 0 ? T(0) : factors[j] / squares[j];
+                    squares[j] *= squares[j];
+                }
+                break;
+            case Metric::sqeuclidean:
+                for (int64_t j = 0; j < partners; ++j) factors[j] *= T(2);
+                break;
+            case Metric::cosine: fill_cosine(column, partners, r, factors, squares);
         }
-        read_vector<T>(call_.distances, n_, row, column, partners, distances);
-        if (p_.metric == Metric::euclidean) {
+        bool some_near = false;
+        for (int64_t j = 0; j < partners; ++j)
+            some_near |= squares[j] < T(kNear) * (square_a_[r] + square_b_[j]);
+        if (some_near)
             for (int64_t j = 0; j < partners; ++j)
-                factors[j] = distances[j] == 0 ? T(0) : factors[j] / distances[j];
-            return;
-        }
-        const bool zero = p_.norms_a[n_ * p_.rows + row] == 0;
+                if (squares[j] < T(kNear) * (square_a_[r] + square_b_[j]))
+                    add_near(column + j, r, factors[j]);
+        double sum = 0;
+        for (int64_t j = 0; j < partners; ++j) sum += double(factors[j]);
+        factor_sums_[r] += sum;
+    }
+
+    void fill_cosine(int64_t column, int64_t partners, int64_t r, T* factors, T* squares) {
+        const bool zero = p_.norms_a[n_ * p_.rows + row_ + r] == 0;
         for (int64_t j = 0; j < partners; ++j) {
             if (zero || p_.norms_b[n_ * p_.columns + column + j] == 0) factors[j] = 0;
-            along_[r] += double(factors[j]) * double(distances[j]);
+            along_[r] += double(factors[j]) * double(squares[j]);
+            squares[j] *= T(2);
         }
+    }
+
+    void add_near(int64_t column, int64_t r, T& factor) {
+        const T* a = a_.read(n_, row_ + r, first_, count_, row_a_);
+        const T* b = b_.read(n_, column, first_, count_, row_b_);
+        T* sums = near_ + r * dims_;
+        for (int64_t k = 0; k < count_; ++k) sums[k] += factor * (a[k] - b[k]);
+        factor = 0;
+    }
+
+    void write(int64_t r) const {
+        const T *own = own_ + r * dims_, *products = products_ + r * dims_;
+        T* h = near_ + r * dims_;
+        const T factor_sum = T(factor_sums_[r]);
+        for (int64_t k = 0; k < count_; ++k) h[k] += factor_sum * own[k] - products[k];
+        const T* unit =
+            p_.metric == Metric::cosine ? a_.read(n_, row_ + r, first_, count_, row_a_) : nullptr;
+        const double along = unit && count_ == p_.dims ? product(h, unit, count_) : along_[r];
+        finish_gradient<T>(p_, n_, row_ + r, first_, count_, unit, T(along), h);
+        write_vector<T>(h, call_.gradient, n_, row_ + r, first_, count_);
     }
 
     const DistanceBackward& call_;
@@ -184,8 +246,11 @@ class GradientTask {
     int64_t block_dims_, dims_;  // of a block, and of its padded rows
     Arena arena_;
     int64_t n_, row_, first_, rows_, count_;
-    T *own_, *sums_, *others_, *factors_;
-    double* along_;
+    // (kGradientBlockRows, dims_): the task's vectors less the centre, the sums of products and of
+    // near pairs; partners less the centre; factors (kGradientBlockRows, kPartners)
+    T *own_, *products_, *near_, *others_, *factors_;
+    T *centre_, *row_a_, *row_b_, *square_a_, *square_b_;
+    double *factor_sums_, *along_;
 };
 
 template <class T>
