@@ -6,16 +6,15 @@
 // sum_j f_ij b_j is a matrix product, and what remains of a near pair's gradient in it is rounding.
 //
 // The cosine's is that of half the squared distance of unit vectors u = a / |a|. Of h, the sum
-// above for these, the part along u has to go: dLoss/da = (h - (h u) u) / |a|. A task that has not
-// all dimensions takes h_i u_i = sum_j g_ij d_ij. What is left can be small beside h, and u has
-// been rounded; so the cosine's gradient is computed in double, whatever the vectors' type.
+// above for these, the part along u has to go: dLoss/da = (h - (h u) u) / |a|. What is left can be
+// small beside h, and u has been rounded; so the cosine's gradient is computed in double, whatever
+// the vectors' type.
 //
 // Most pairs are far apart, as far as their vectors are from a point c between them. For those
 //     h_i = (a_i - c) sum_j f_ij - sum_j f_ij (b_j - c)
 // rounds no more than the direct form, and the second sum is a matrix product: a multiply-add per
 // partner and dimension. Near pairs, which it would cost their digits, are added directly. A task
-// has a block of vectors and of dimensions, and goes over all partners; its c is the mean of its
-// vectors.
+// has a block of vectors, whose mean is its c, and goes over all partners and dimensions.
 #pragma once
 #include "distance-inl.hpp"
 
@@ -25,6 +24,7 @@ using sosie::DistanceBackward;
 using sosie::NeighbourBackward;
 
 constexpr int64_t kGradientBlockRows = 32 * kTileRows, kPartners = 256;
+constexpr int64_t kGradientBytes = 8 << 20;  // of a task's vectors and sums, which it reads in turn
 // A pair is near when its squared distance is below this part of |a - c|^2 + |b - c|^2: what
 // float32 rounds off those is then 1e-5 of the difference at most.
 constexpr double kNear = 1e-3;
@@ -62,22 +62,28 @@ double product(const T* a, const T* b, int64_t count) {
     return sum;
 }
 
-// `h`, with the part along the unit vector removed where the metric is the cosine, to the gradient
-// of the vector as it was given: dimensions [first, first + count).
+// `h` to the gradient of the vector as it was given; `own` is the vector as the reader gives it.
 template <class T>
-void finish_gradient(const DistanceProblem& p, int64_t n, int64_t row, int64_t first, int64_t count,
-                     const T* own, T along, T* h) {
-    const double* weights = p.weights ? p.weights + first : nullptr;
+void finish_gradient(const DistanceProblem& p, int64_t n, int64_t row, const T* own, T* h) {
     if (p.metric != Metric::cosine) {
-        if (weights)
-            for (int64_t k = 0; k < count; ++k) h[k] *= T(weights[k]);
+        if (p.weights)
+            for (int64_t k = 0; k < p.dims; ++k) h[k] *= T(p.weights[k]);
         return;
     }
     const double norm = p.norms_a[n * p.rows + row];
-    const T inverse = T(norm > 0 ? 1 / norm : norm);
-    for (int64_t k = 0; k < count; ++k) h[k] = (h[k] - along * own[k]) * inverse;
-    if (weights)
-        for (int64_t k = 0; k < count; ++k) h[k] *= T(__builtin_sqrt(weights[k]));
+    const T along = T(product(h, own, p.dims)), inverse = T(norm > 0 ? 1 / norm : norm);
+    for (int64_t k = 0; k < p.dims; ++k) h[k] = (h[k] - along * own[k]) * inverse;
+    if (p.weights)
+        for (int64_t k = 0; k < p.dims; ++k) h[k] *= T(__builtin_sqrt(p.weights[k]));
+}
+
+// Vectors of a task: fewer where they are long.
+template <class T>
+int64_t gradient_rows(const DistanceProblem& p) {
+    const int64_t affordable = kGradientBytes / (3 * larger(p.dims, 1) * int64_t(sizeof(T)));
+    const int64_t rows = smaller(kGradientBlockRows, p.rows);
+    return larger(smaller(round_up(rows, kTileRows), affordable / kTileRows * kTileRows),
+                  kTileRows);
 }
 
 template <class T>
@@ -88,28 +94,25 @@ class GradientTask {
           p_(call.problem),
           a_(p_, p_.a, p_.norms_a, p_.rows),
           b_(p_, p_.b, p_.norms_b, p_.columns),
-          block_dims_(even_block(p_.dims)),
-          dims_(round_up(block_dims_, kPanelColumns<T>)),
+          pitch_(round_up(larger(p_.dims, 1), kPanelColumns<T>)),
           arena_(scratch) {
-        const int64_t row_blocks = divide_up(p_.rows, kGradientBlockRows);
-        const int64_t dim_blocks = larger(divide_up(p_.dims, block_dims_), 1);
-        n_ = task / (row_blocks * dim_blocks);
-        row_ = task / dim_blocks % larger(row_blocks, 1) * kGradientBlockRows;
-        first_ = task % dim_blocks * block_dims_;
-        rows_ = smaller(kGradientBlockRows, p_.rows - row_);
-        count_ = smaller(block_dims_, p_.dims - first_);
-        own_ = arena_.take<T>(kGradientBlockRows * dims_);
-        products_ = arena_.take<T>(kGradientBlockRows * dims_);
-        near_ = arena_.take<T>(kGradientBlockRows * dims_);
-        others_ = arena_.take<T>(kPartners * dims_);
-        factors_ = arena_.take<T>(kGradientBlockRows * kPartners);
-        centre_ = arena_.take<T>(dims_);
-        row_a_ = arena_.take<T>(dims_);
-        row_b_ = arena_.take<T>(dims_);
-        square_a_ = arena_.take<T>(kGradientBlockRows);
+        const int64_t block = gradient_rows<T>(p_), blocks = larger(divide_up(p_.rows, block), 1);
+        n_ = task / blocks;
+        row_ = task % blocks * block;
+        rows_ = smaller(block, p_.rows - row_);
+        own_ = arena_.take<T>(block * pitch_);
+        products_ = arena_.take<T>(block * pitch_);
+        near_ = arena_.take<T>(block * pitch_);
+        others_ = arena_.take<T>(kPartners * kPanelColumns<T>);
+        factors_ = arena_.take<T>(block * kPartners);
+        squares_ = arena_.take<T>(block * kPartners);
+        centre_ = arena_.take<T>(pitch_);
+        row_a_ = arena_.take<T>(pitch_);
+        row_b_ = arena_.take<T>(pitch_);
+        square_a_ = arena_.take<T>(block);
         square_b_ = arena_.take<T>(kPartners);
-        factor_sums_ = arena_.take<double>(kGradientBlockRows);
-        along_ = arena_.take<double>(kGradientBlockRows);
+        factor_sums_ = arena_.take<double>(block);
+        block_ = block;
     }
     size_t scratch_bytes() const { return arena_.used(); }
 
@@ -117,13 +120,13 @@ class GradientTask {
         const auto clear = [](auto* values, int64_t count) {
             __builtin_memset(values, 0, size_t(count) * sizeof *values);
         };
-        clear(own_, kGradientBlockRows * dims_);
-        clear(products_, kGradientBlockRows * dims_);
-        clear(near_, kGradientBlockRows * dims_);
-        clear(factors_, kGradientBlockRows * kPartners);  // rows beyond the last go along with it
-        clear(centre_, dims_);
-        clear(factor_sums_, kGradientBlockRows);
-        clear(along_, kGradientBlockRows);
+        clear(own_, block_ * pitch_);
+        clear(products_, block_ * pitch_);
+        clear(near_, block_ * pitch_);
+        clear(factors_, block_ * kPartners);  // rows beyond the last go along with it
+        clear(centre_, pitch_);
+        clear(row_b_, pitch_);
+        clear(factor_sums_, block_);
         read_own();
         for (int64_t column = 0; column < p_.columns; column += kPartners)
             add_partners(column, smaller(kPartners, p_.columns - column));
@@ -133,22 +136,26 @@ class GradientTask {
   private:
     void read_own() {
         for (int64_t r = 0; r < rows_; ++r) {
-            T* own = own_ + r * dims_;
-            const T* values = a_.read(n_, row_ + r, first_, count_, own);
-            if (values != own) __builtin_memcpy(own, values, size_t(count_) * sizeof(T));
+            T* own = own_ + r * pitch_;
+            copy(a_, row_ + r, 0, p_.dims, own);
             // Any centre is right. A bad vector must not spoil those of the others.
-            for (int64_t k = 0; k < count_; ++k)
+            for (int64_t k = 0; k < p_.dims; ++k)
                 centre_[k] += own[k] - own[k] == 0 ? own[k] / T(rows_) : T(0);
         }
-        for (int64_t k = 0; k < count_; ++k)
+        for (int64_t k = 0; k < p_.dims; ++k)
             centre_[k] = centre_[k] - centre_[k] == 0 ? centre_[k] : T(0);
-        for (int64_t r = 0; r < rows_; ++r) square_a_[r] = take_out_centre(own_ + r * dims_);
+        for (int64_t r = 0; r < rows_; ++r) square_a_[r] = take_out_centre(own_ + r * pitch_);
+    }
+
+    void copy(const Reader<T>& reader, int64_t vector, int64_t first, int64_t count, T* out) const {
+        const T* values = reader.read(n_, vector, first, count, out);
+        if (values != out) __builtin_memcpy(out, values, size_t(count) * sizeof(T));
     }
 
     // Returns the squared length of what is left.
     T take_out_centre(T* values) const {
         Vec<T> sum{};
-        for (int64_t k = 0; k < dims_; k += kLanes<T>) {
+        for (int64_t k = 0; k < pitch_; k += kLanes<T>) {
             const Vec<T> less = load<T>(values + k) - load<T>(centre_ + k);
             store<T>(values + k, less);
             sum += less * less;
@@ -156,108 +163,129 @@ class GradientTask {
         return T(sum_lanes<T>(sum));
     }
 
-    // Panels of kPanelColumns dimensions of all partners, one after another.
-    void read_partners(int64_t column, int64_t partners) {
-        constexpr int width = kPanelColumns<T>;
-        T values[kBlockDims + kPanelColumns<T>];
+    void add_partners(int64_t column, int64_t partners) {
         for (int64_t j = 0; j < partners; ++j) {
-            b_.fetch(n_, column + j + 4, first_, count_);
-            const T* given = b_.read(n_, column + j, first_, count_, values);
-            if (given != values) __builtin_memcpy(values, given, size_t(count_) * sizeof(T));
-            for (int64_t k = count_; k < dims_; ++k) values[k] = 0;
-            square_b_[j] = take_out_centre(values);
-            for (int64_t k = 0; k < dims_; k += width)
-                __builtin_memcpy(others_ + (k * partners + j * width), values + k,
-                                 sizeof(T) * width);
+            b_.fetch(n_, column + j + 2, 0, p_.dims);
+            copy(b_, column + j, 0, p_.dims, row_b_);
+            square_b_[j] = take_out_centre(row_b_);
+            for (int64_t k = p_.dims; k < pitch_; ++k) row_b_[k] = 0;
+        }
+        read_block(call_.upstream, column, partners, factors_);
+        read_block(call_.distances, column, partners, squares_);
+        for (int64_t r = 0; r < rows_; ++r) make_factors(column, partners, r);
+        for (int64_t k = 0; k < p_.dims; k += kPanelColumns<T>) {
+            read_panel(column, partners, k);
+            for (int64_t r = 0; r < rows_; r += kTileRows)
+                add_products<T>(others_, factors_ + r * kPartners, partners, pitch_,
+                                products_ + r * pitch_ + k);
         }
     }
 
-    void add_partners(int64_t column, int64_t partners) {
-        read_partners(column, partners);
-        for (int64_t r = 0; r < rows_; ++r) fill_factors(column, partners, r);
-        for (int64_t k = 0; k < dims_; k += kPanelColumns<T>)
-            for (int64_t r = 0; r < rows_; r += kTileRows)
-                add_products<T>(others_ + k * partners, factors_ + r * kPartners, partners, dims_,
-                                products_ + r * dims_ + k);
+    // kPanelColumns dimensions of the partners, less the centre.
+    void read_panel(int64_t column, int64_t partners, int64_t k) {
+        constexpr int width = kPanelColumns<T>;
+        const int64_t count = smaller(width, p_.dims - k);
+        for (int64_t j = 0; j < partners; ++j) {
+            T* panel = others_ + j * width;
+            if (count < width) __builtin_memset(panel, 0, sizeof(T) * width);
+            copy(b_, column + j, k, count, panel);
+            for (int c = 0; c < width; c += kLanes<T>)
+                store<T>(panel + c, load<T>(panel + c) - load<T>(centre_ + k + c));
+        }
+    }
+
+    // Rows and columns of a matrix of pairs, kPartners apart; columns in memory are read as such.
+    void read_block(const VectorSet& pairs, int64_t column, int64_t partners, T* out) const {
+        int64_t done = 0;
+        const bool own_type = pairs.dtype == (sizeof(T) == 4 ? DType::f32 : DType::f64);
+        if (own_type && pairs.strides[1] == 1 && pairs.strides[2] != 1) {
+            const T* data = static_cast<const T*>(pairs.data) + n_ * pairs.strides[0] + row_;
+            for (; done + kLanes<T> <= partners; done += kLanes<T>) {
+                const T* columns[kLanes<T>];
+                for (int lane = 0; lane < kLanes<T>; ++lane)
+                    columns[lane] = data + (column + done + lane) * pairs.strides[2];
+                transpose_lanes<T>(columns, rows_, kPartners, out + done);
+            }
+        }
+        if (done < partners)
+            for (int64_t r = 0; r < rows_; ++r)
+                read_vector<T>(pairs, n_, row_ + r, column + done, partners - done,
+                               out + r * kPartners + done);
     }
 
     // The factors of a row; near pairs are added at once, and leave a factor of 0.
-    void fill_factors(int64_t column, int64_t partners, int64_t r) {
-        const int64_t row = row_ + r;
-        T *factors = factors_ + r * kPartners, squares[kPartners];
-        read_vector<T>(call_.upstream, n_, row, column, partners, factors);
-        read_vector<T>(call_.distances, n_, row, column, partners, squares);
-        switch (p_.metric) {
-            case Metric::euclidean:
-                for (int64_t j = 0; j < partners; ++j) {
-                    factors[j] = squares[j] == 0 ? T(0) : factors[j] / squares[j];
-                    squares[j] *= squares[j];
-                }
-                break;
-            case Metric::sqeuclidean:
-                for (int64_t j = 0; j < partners; ++j) factors[j] *= T(2);
-                break;
-            case Metric::cosine: fill_cosine(column, partners, r, factors, squares);
+    void make_factors(int64_t column, int64_t partners, int64_t r) {
+        T *factors = factors_ + r * kPartners, *squares = squares_ + r * kPartners;
+        // Beyond the last partner nothing is near, and nothing is added.
+        for (int64_t j = partners; j < round_up(partners, kLanes<T>); ++j)
+            factors[j] = 0, squares[j] = T(__builtin_inf()), square_b_[j] = 0;
+        if (p_.metric == Metric::cosine) drop_zeros(column, partners, r, factors);
+        const Vec<T> limit = splat<T>(T(kNear)), own = splat<T>(square_a_[r]);
+        Vec<T> sum{};
+        Mask<T> near{};
+        for (int64_t j = 0; j < partners; j += kLanes<T>) {
+            Vec<T> factor = load<T>(factors + j), square = load<T>(squares + j);
+            if (p_.metric == Metric::euclidean) {
+                factor = keep<T>(factor / square, square != Vec<T>{});
+                square *= square;
+            } else if (p_.metric == Metric::sqeuclidean) {
+                factor *= T(2);
+            } else {
+                square *= T(2);
+            }
+            const Mask<T> here = square < limit * (own + load<T>(square_b_ + j));
+            store<T>(factors + j, factor);
+            store<T>(squares + j, keep<T>(splat<T>(1), here));
+            near |= here;
+            sum += keep<T>(factor, ~here);
         }
-        bool some_near = false;
+        factor_sums_[r] += sum_lanes<T>(sum);
+        if (!any<T>(near)) return;
         for (int64_t j = 0; j < partners; ++j)
-            some_near |= squares[j] < T(kNear) * (square_a_[r] + square_b_[j]);
-        if (some_near)
-            for (int64_t j = 0; j < partners; ++j)
-                if (squares[j] < T(kNear) * (square_a_[r] + square_b_[j]))
-                    add_near(column + j, r, factors[j]);
-        double sum = 0;
-        for (int64_t j = 0; j < partners; ++j) sum += double(factors[j]);
-        factor_sums_[r] += sum;
+            if (squares[j] != 0) add_near(column + j, r, factors[j]);
     }
 
-    void fill_cosine(int64_t column, int64_t partners, int64_t r, T* factors, T* squares) {
+    void drop_zeros(int64_t column, int64_t partners, int64_t r, T* factors) const {
         const bool zero = p_.norms_a[n_ * p_.rows + row_ + r] == 0;
-        for (int64_t j = 0; j < partners; ++j) {
+        for (int64_t j = 0; j < partners; ++j)
             if (zero || p_.norms_b[n_ * p_.columns + column + j] == 0) factors[j] = 0;
-            along_[r] += double(factors[j]) * double(squares[j]);
-            squares[j] *= T(2);
-        }
     }
 
     void add_near(int64_t column, int64_t r, T& factor) {
-        const T* a = a_.read(n_, row_ + r, first_, count_, row_a_);
-        const T* b = b_.read(n_, column, first_, count_, row_b_);
-        T* sums = near_ + r * dims_;
-        for (int64_t k = 0; k < count_; ++k) sums[k] += factor * (a[k] - b[k]);
+        const T* a = a_.read(n_, row_ + r, 0, p_.dims, row_a_);
+        const T* b = b_.read(n_, column, 0, p_.dims, row_b_);
+        T* sums = near_ + r * pitch_;
+        for (int64_t k = 0; k < p_.dims; ++k) sums[k] += factor * (a[k] - b[k]);
         factor = 0;
     }
 
     void write(int64_t r) const {
-        const T *own = own_ + r * dims_, *products = products_ + r * dims_;
-        T* h = near_ + r * dims_;
+        const T *own = own_ + r * pitch_, *products = products_ + r * pitch_;
+        T* h = near_ + r * pitch_;
         const T factor_sum = T(factor_sums_[r]);
-        for (int64_t k = 0; k < count_; ++k) h[k] += factor_sum * own[k] - products[k];
-        const T* unit =
-            p_.metric == Metric::cosine ? a_.read(n_, row_ + r, first_, count_, row_a_) : nullptr;
-        const double along = unit && count_ == p_.dims ? product(h, unit, count_) : along_[r];
-        finish_gradient<T>(p_, n_, row_ + r, first_, count_, unit, T(along), h);
-        write_vector<T>(h, call_.gradient, n_, row_ + r, first_, count_);
+        for (int64_t k = 0; k < p_.dims; ++k) h[k] += factor_sum * own[k] - products[k];
+        const T* unit = a_.read(n_, row_ + r, 0, p_.dims, row_a_);
+        finish_gradient<T>(p_, n_, row_ + r, unit, h);
+        write_vector<T>(h, call_.gradient, n_, row_ + r, 0, p_.dims);
     }
 
     const DistanceBackward& call_;
     const DistanceProblem& p_;
     Reader<T> a_, b_;
-    int64_t block_dims_, dims_;  // of a block, and of its padded rows
+    int64_t pitch_;  // of a padded vector
     Arena arena_;
-    int64_t n_, row_, first_, rows_, count_;
-    // (kGradientBlockRows, dims_): the task's vectors less the centre, the sums of products and of
-    // near pairs; partners less the centre; factors (kGradientBlockRows, kPartners)
-    T *own_, *products_, *near_, *others_, *factors_;
+    int64_t n_, row_, rows_, block_;
+    // (block, pitch): the task's vectors less the centre, the sums of products and of near pairs;
+    // (kPartners, kPanelColumns): partners less the centre; (block, kPartners): of pairs
+    T *own_, *products_, *near_, *others_, *factors_, *squares_;
     T *centre_, *row_a_, *row_b_, *square_a_, *square_b_;
-    double *factor_sums_, *along_;
+    double* factor_sums_;
 };
 
 template <class T>
 int64_t gradient_tasks(const DistanceBackward& call) {
     const DistanceProblem& p = call.problem;
-    return p.batch * divide_up(p.rows, kGradientBlockRows) *
-           larger(divide_up(p.dims, even_block(p.dims)), 1);
+    return p.batch * divide_up(p.rows, gradient_rows<T>(p));
 }
 template <class T>
 size_t gradient_scratch(const DistanceBackward& call) {
@@ -295,7 +323,7 @@ void run_neighbour_gradient(const NeighbourBackward& call, int64_t row, void* sc
         const T factor = T(call.factors[edge]);
         for (int64_t k = 0; k < p.dims; ++k) sums[k] += factor * (own[k] - other[k]);
     }
-    finish_gradient<T>(p, 0, row, 0, p.dims, own, T(product(sums, own, p.dims)), sums);
+    finish_gradient<T>(p, 0, row, own, sums);
     write_vector<T>(sums, call.gradient, 0, row, 0, p.dims);
 }
 
