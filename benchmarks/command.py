@@ -102,7 +102,8 @@ class Plan:
         return [
             name
             for name in self.contenders
-            if name == "sosie" or any(contenders[name].convention(case) for case in cases)
+            if name == "sosie"
+            or any(contenders[name].convention(case) is not None for case in cases)
         ]
 
 

@@ -27,12 +27,12 @@ _ELEMENT = 4  # bytes: everything is float32
 _NEIGHBOUR = 4 + 8  # bytes: a distance and an index
 
 _TITLES = {
-    "ssd": "weighted SSD, a weight for each element",
-    "cdist": "distances of all pairs",
-    "knn": f"{NEIGHBOURS} nearest neighbours",
-    "knn-packed": f"{NEIGHBOURS} nearest neighbours, database laid out before",
+    "ssd": "Weighted SSD, a weight for each element",
+    "cdist": "Distances of all pairs",
+    "knn": f"The {NEIGHBOURS} nearest neighbours",
+    "knn-packed": f"The {NEIGHBOURS} nearest neighbours in a database laid out before",
     "rows-euclidean": "Euclidean distance of paired rows",
-    "rows-cosine": "cosine similarity of paired rows",
+    "rows-cosine": "Cosine similarity of paired rows",
 }
 
 

@@ -575,8 +575,8 @@ FAMILY = Family(
     # The largest matrices take a second, and there are many cases. Goals refer to the peers' best,
     # so their default gets less of the time.
     {
-        "default": Budget(rounds=2, seconds=0.3, least_rounds=1),
-        "no-fault": Budget(rounds=7, seconds=1.5, least_rounds=2),
+        "default": Budget(rounds=1, seconds=0.0, least_rounds=1),
+        "no-fault": Budget(rounds=5, seconds=0.8, least_rounds=2),
     },
     _twin,
     own_array_tolerance=1e-5,
