@@ -67,7 +67,7 @@ def _checked(job: Job, result: Any) -> Array:
     if job.case.kind == "ssd":
         return np.array([float(result)])
     if not job.case.kind.startswith("knn"):
-        return _float64(result)[chosen(job.case, len(result))]
+        return _float64(result, chosen(job.case, len(result)))
     distances, indices = result
     rows = chosen(job.case, len(distances))
     queries, database = (np.asarray(array, np.float64) for array in job.arrays)
@@ -75,7 +75,7 @@ def _checked(job: Job, result: Any) -> Array:
     true = (found * found).sum(-1)
     if job.convention["metric"] == "euclidean":
         true = np.sqrt(true)
-    return np.concatenate([_float64(distances)[rows], true], axis=1)
+    return np.concatenate([_float64(distances, rows), true], axis=1)
 
 
 def _checked_product(job: Job, result: Any) -> Array:
@@ -83,12 +83,13 @@ def _checked_product(job: Job, result: Any) -> Array:
     rows = chosen(job.case, len(result))
     a, b = (np.asarray(array, np.float64) for array in job.arrays)
     a = a[rows]
-    squared: Array = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * _float64(result)[rows]
+    squared: Array = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * _float64(result, rows)
     return squared
 
 
-def _float64(result: Any) -> Array:
-    return np.asarray(result).astype(np.float64, copy=False)
+def _float64(result: Any, rows: NDArray[np.intp]) -> Array:
+    """Some rows of an array of any library."""
+    return np.asarray(result)[rows].astype(np.float64)
 
 
 # --- Contenders -----------------------------------------------------------------------------------
@@ -112,8 +113,8 @@ class Contender:
         Whose arrays it takes. Those of torch are differentiable.
     forward, gradient : bool
         Whether it is called without gradient, and with it.
-    dimensions : int
-        Dimensions from which on it takes part in distances of all pairs.
+    product : bool
+        Whether it is a matrix product alone, which takes part where vectors are long.
     compiled : bool
         Whether the function is compiled by torch.compile.
     ours : bool
@@ -134,7 +135,7 @@ class Contender:
     arrays: str = "numpy"
     forward: bool = True
     gradient: bool = False
-    dimensions: int = 0
+    product: bool = False
     compiled: bool = False
     ours: bool = False
     # Sums in float32 of up to 13 million terms; a mistake in a formula shows in the first digits.
@@ -146,7 +147,7 @@ class Contender:
         """Arguments with which sosie computes the same; None for a case that is not done."""
         if not (self.gradient if case.gradient else self.forward):
             return None
-        if case.kind == "cdist" and case.shape[-1] < self.dimensions:
+        if self.product and case.shape[-1] < _PRODUCT_DIMENSIONS:
             return None
         return self.conventions.get(case.kind)
 
@@ -269,8 +270,8 @@ def _prepare_gradient(contender: Contender, library: Any, job: Job) -> Prepared:
         return result.detach()
 
     def gradients(_: Any) -> Array:
-        parts = [leaf.grad[chosen(job.case, len(leaf))] for leaf in leaves]
-        return np.concatenate([_float64(part).ravel() for part in parts])
+        parts = [_float64(leaf.grad, chosen(job.case, len(leaf))) for leaf in leaves]
+        return np.concatenate([part.ravel() for part in parts])
 
     return Prepared(
         step,
@@ -541,7 +542,7 @@ _ALL = (
         "numpy",
         _numpy_product,
         {"cdist": _SQUARED},
-        dimensions=_PRODUCT_DIMENSIONS,
+        product=True,
         goal=lambda _: 0.8,
         checked=_checked_product,
     ),
@@ -551,7 +552,7 @@ _ALL = (
         _torch_product,
         {"cdist": _SQUARED},
         arrays="torch",
-        dimensions=_PRODUCT_DIMENSIONS,
+        product=True,
         goal=lambda _: 0.8,
         checked=_checked_product,
     ),

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.distance_cases import NEIGHBOURS, Case
 from benchmarks.distance_costs import ACCURACY_DATA, ACCURACY_DIMENSIONS, Accuracy, search
+from benchmarks.distance_peers import CONTENDERS
 from benchmarks.race import Race
 from benchmarks.report import Column, Goal, Races, thread_count
 from benchmarks.tables import Table
@@ -79,10 +80,15 @@ class DistanceResults(report.Results):
 
     def race_goals(self, race: Race) -> Iterator[Goal]:
         """See the base."""
-        for name, entry in report.counted(race):
+        counted = dict(report.counted(race))
+        products = [name for name in counted if CONTENDERS[name].product]
+        # The goal is set beside the faster of them.
+        slower = sorted(products, key=lambda name: counted[name].median)[1:]
+        for name, entry in counted.items():
             least = _LEAST_FRACTIONS.get((race.case.name, name))
             yield from report.fraction_goal(race, name, entry, least)
-            yield from report.ratio_goal(race, name, entry)
+            if name not in slower:
+                yield from report.ratio_goal(race, name, entry)
 
     def more_goals(self) -> Iterator[Goal]:
         """See the base."""
