@@ -577,7 +577,7 @@ FAMILY = Family(
     # so their default gets less of the time.
     {
         "default": Budget(rounds=1, seconds=0.0, least_rounds=1),
-        "no-fault": Budget(rounds=5, seconds=0.8, least_rounds=2),
+        "no-fault": Budget(rounds=5, seconds=0.5, least_rounds=2),
     },
     _twin,
     own_array_tolerance=1e-5,

@@ -66,8 +66,7 @@ class DistanceResults(report.Results):
 
     def _memory_table(self) -> Table:
         table = Table(
-            f"{NEIGHBOURS} nearest neighbours, float32 of NumPy: memory beyond both sets, at its "
-            "peak",
+            f"The {NEIGHBOURS} nearest neighbours, NumPy: memory beyond both sets, at its peak",
             ["", "threads", "MiB", "MiB of the matrix that is not formed"],
         )
         for (threads, count), extra in self.memory.items():
