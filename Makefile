@@ -43,6 +43,7 @@ test: lint test-kernels test-sanitizers test-neon test-python test-doctest test-
 bench: $(VENV)/.installed-dev
 	$(PIP) --requirement benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.bench_ssim $(BENCH_ARGUMENTS)
+	$(BIN)/python -m benchmarks.bench_distance $(BENCH_ARGUMENTS)
 
 # ------------------------------------------------------------------------------------ environment
 

@@ -87,10 +87,23 @@ class Peaks(NamedTuple):
         float32 operations per second of fused multiply-adds on registers, two for each.
     bandwidth : float
         Bytes per second read from memory.
+    copy_bandwidth : float
+        Bytes per second, those read and those written, of the C library's copy of memory, which
+        stores past the caches.
     """
 
     flops: float
     bandwidth: float
+    copy_bandwidth: float
+
+    def transfer(self, read: float, written: float) -> float:
+        """Least seconds to read and to write so many bytes.
+
+        Every byte written, and one that is read along with it, moves at the rate of a copy; what is
+        left to be read moves at the rate of reading.
+        """
+        copied = written + min(read, written)
+        return copied / self.copy_bandwidth + max(0.0, read - written) / self.bandwidth
 
 
 class PeakMeter:
@@ -128,6 +141,7 @@ class PeakMeter:
         return Peaks(
             max(self._rate(self._multiply_add) for _ in range(5)),
             max(self._rate(self._read) for _ in range(5)),
+            max(self._rate(self._copy) for _ in range(5)),
         )
 
     def _rate(self, work: Callable[[int], float]) -> float:
@@ -142,6 +156,11 @@ class PeakMeter:
         data = self._parts[part]
         self._core.read_peak(data.ctypes.data, data.size)
         return float(data.nbytes)
+
+    def _copy(self, part: int) -> float:
+        source, target = np.split(self._parts[part], 2)
+        np.copyto(target, source)
+        return float(source.nbytes + target.nbytes)
 
 
 # --- Who uses it ----------------------------------------------------------------------------------

@@ -4,7 +4,9 @@
 Whatever slows the machine down for a while slows all contenders of that while down, so a ratio is
 taken between two times measured one right after the other, and the median over the rounds is what
 counts. In every round each peer is preceded or followed, in alternation, by sosie doing the very
-same: the peer's images, its convention, its threads, its allocator.
+same: the peer's data, its convention, its threads, its allocator.
+
+What is raced is a :class:`Family`'s business.
 """
 
 from __future__ import annotations
@@ -15,26 +17,104 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from benchmarks import machine
 from benchmarks.machine import Peaks
-from benchmarks.ssim_cases import Case
-from benchmarks.ssim_peers import CONTENDERS, Contender, Convention
 from benchmarks.workers import Ended, Missing, Worker, WorkerError
 
-__all__ = ["Budget", "Entry", "Race", "References", "Team"]
-
-_MODULE = "benchmarks.ssim_peers"
+__all__ = [
+    "Budget",
+    "Case",
+    "Contender",
+    "Convention",
+    "Entry",
+    "Family",
+    "Race",
+    "References",
+    "Team",
+]
 
 #: A block of timed calls lasts this long, and has no more calls than this.
 BLOCK_SECONDS, BLOCK_CALLS = 0.02, 1000
 
-#: How far from the float64 reference sosie itself may be, and any gradient, relative to its norm.
-OWN_VALUE_TOLERANCE = 1e-6
-GRADIENT_TOLERANCE = {True: 1e-4, False: 1e-3}
+#: Arguments with which sosie computes what a contender computes.
+Convention = Mapping[str, Any]
+
+
+class Case(Protocol):
+    """One thing to measure.
+
+    Attributes
+    ----------
+    name, title : str
+        What it is called on the command line; one line that says what is measured.
+    gradient : bool
+        Whether gradients are wanted, for which sosie needs tensors.
+    plain : dict
+        The case as plain data, from which a contender's process makes its data.
+    tiny : Case
+        The same with hardly any data.
+    has_floor : bool
+        Whether `floor` says something.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def gradient(self) -> bool: ...
+    @property
+    def plain(self) -> dict[str, Any]: ...
+    @property
+    def tiny(self) -> Case: ...
+    @property
+    def has_floor(self) -> bool: ...
+
+    def floor(self, peaks: Peaks) -> float:
+        """Least seconds it can take."""
+
+    def smaller(self) -> Case:
+        """The same with little data, to see whether everything runs."""
+
+
+class Contender(Protocol):
+    """Who takes part.
+
+    Attributes
+    ----------
+    name : str
+        What it is called on the command line and in tables.
+    arrays : str
+        Whose arrays it takes.
+    compiled : bool
+        Whether it is compiled by torch.compile.
+    ours : bool
+        Whether this is sosie itself.
+    value_tolerance : float
+        How far its value may be from sosie's by the same convention, relative to the value where
+        that is above 1.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arrays(self) -> str: ...
+    @property
+    def compiled(self) -> bool: ...
+    @property
+    def ours(self) -> bool: ...
+    @property
+    def value_tolerance(self) -> float: ...
+
+    def convention(self, case: Any) -> Convention | None:
+        """Arguments with which sosie computes the same; None for a case that is not done."""
+
+    def goal(self, case: Any) -> float | None:
+        """How many times faster sosie is meant to be at a case; None where nothing was set."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +141,46 @@ class Budget:
         return max(self.least_rounds, min(self.rounds, affordable))
 
 
+@dataclass(frozen=True)
+class Family:
+    """What a script measures.
+
+    Attributes
+    ----------
+    module : str
+        Module that `benchmarks.workers.Worker` loads the contenders from. One of them is
+        "reference", the float64 definition.
+    cases : mapping of str to Case
+    contenders : mapping of str to Contender
+        By their names.
+    budgets : mapping of str to Budget
+        By allocator.
+    twin : callable
+        Contender and case to the name of the form of sosie that the contender is compared with.
+    own_value_tolerance : float
+        How far from the reference sosie's value may be, relative to it where it is above 1.
+    own_array_tolerance, array_tolerance : float
+        Norm by which the array of a result (a gradient, distances) may be off the reference,
+        relative to the reference's: sosie's, and the peers'.
+    """
+
+    module: str
+    cases: Mapping[str, Case]
+    contenders: Mapping[str, Contender]
+    budgets: Mapping[str, Budget]
+    twin: Callable[[Any, Any], str]
+    own_value_tolerance: float = 1e-6
+    own_array_tolerance: float = 1e-4
+    array_tolerance: float = 1e-3
+
+
 class Team:
     """A worker per contender, with the same threads and allocator; those that are missing, and why.
 
     Parameters
     ----------
+    family : Family
+        What they do.
     names : sequence of str
         Contenders.
     threads : int
@@ -77,13 +192,19 @@ class Team:
     """
 
     def __init__(
-        self, names: Sequence[str], threads: int, allocator: str, interpreters: Mapping[str, str]
+        self,
+        family: Family,
+        names: Sequence[str],
+        threads: int,
+        allocator: str,
+        interpreters: Mapping[str, str],
     ) -> None:
+        self.family = family
         self.threads, self.allocator = threads, allocator
         self.missing: dict[str, str] = {}
         self.workers = {
             name: Worker(
-                _MODULE,
+                family.module,
                 name,
                 threads,
                 allocator,
@@ -132,10 +253,10 @@ class Team:
 
 
 class References:
-    """float64 values and gradients, computed once for each case and convention."""
+    """float64 values and arrays, computed once for each case and convention."""
 
-    def __init__(self, threads: int) -> None:
-        self._worker = Worker(_MODULE, "reference", threads, "default")
+    def __init__(self, family: Family, threads: int) -> None:
+        self._worker = Worker(family.module, "reference", threads, "default")
         self._worker.wait_until_ready()
         self._folder = tempfile.TemporaryDirectory()
         self._known: dict[str, tuple[float, Path]] = {}
@@ -146,11 +267,11 @@ class References:
         self._folder.cleanup()
 
     def value(self, case: Case, convention: Convention) -> float:
-        """The similarity."""
+        """The number that stands for the result."""
         return self._look_up(case, convention)[0]
 
-    def gradient_error(self, case: Case, convention: Convention, path: Path) -> float:
-        """Norm of the difference between the gradient in a file and the reference, relative."""
+    def array_error(self, case: Case, convention: Convention, path: Path) -> float:
+        """Norm of the difference between the array in a file and the reference, relative."""
         reference = np.load(self._look_up(case, convention)[1])
         difference = np.load(path).astype(np.float64) - reference
         return float(np.linalg.norm(difference) / np.linalg.norm(reference))
@@ -160,7 +281,7 @@ class References:
         if key not in self._known:
             path = Path(self._folder.name) / f"{len(self._known)}.npy"
             answer = self._worker.ask(
-                "first", case=case.plain, convention=dict(convention), gradient_path=str(path)
+                "first", case=case.plain, convention=dict(convention), array_path=str(path)
             )
             self._worker.ask("forget")
             self._known[key] = answer["value"], path
@@ -179,8 +300,9 @@ class Entry:
         Seconds over those of sosie doing the same right before or after, in each round.
     fractions : list of float
         Floor over seconds, with the peaks measured right before, in each round.
-    error, gradient_error : float or None
-        Value minus the float64 reference of the same convention; relative error of the gradient.
+    error, array_error : float or None
+        Value minus the float64 reference of the same convention; relative error of the array, that
+        is of the gradient where there is one.
     extra_bytes : int or None
         Peak memory of the first call beyond what was in use.
     failure : str or None
@@ -191,7 +313,7 @@ class Entry:
     convention: Convention
     value: float = float("nan")
     error: float | None = None
-    gradient_error: float | None = None
+    array_error: float | None = None
     extra_bytes: int | None = None
     seconds: list[float] = field(default_factory=list)
     least: list[float] = field(default_factory=list)
@@ -242,16 +364,17 @@ class Race:
         """The highest of all rounds."""
         if not self.peaks:
             return None
-        return Peaks(max(p.flops for p in self.peaks), max(p.bandwidth for p in self.peaks))
+        return Peaks(*(max(each) for each in zip(*self.peaks, strict=True)))
 
     def run(self, progress: Callable[[str, float], None]) -> None:
         """Measure. ``progress`` is told what comes next, and the fraction that is done."""
         names = list(self._team.workers)
         for number, name in enumerate(names):
-            convention = CONTENDERS[name].convention(self.case)
+            contender = self._team.family.contenders[name]
+            convention = contender.convention(self.case)
             if convention is not None:
                 progress(f"{name}, first call", 0.5 * number / len(names))
-                self._admit(Entry(CONTENDERS[name], convention))
+                self._admit(Entry(contender, convention))
         cores = machine.cores(self.threads)
         start, busy, own = time.perf_counter(), *self._usage(cores)
         for number in range(self._budget.rounds):
@@ -284,7 +407,7 @@ class Race:
 
     def _sosie_like(self, contender: Contender) -> str | None:
         """The form of sosie that a contender is compared with; None if it takes no part."""
-        name = "sosie torch" if contender.arrays == "torch" or self.case.gradient else "sosie"
+        name = self._team.family.twin(contender, self.case)
         there = name in self.entries and name in self._team.workers
         return name if there and name != contender.name else None
 
@@ -305,37 +428,37 @@ class Race:
         self._team.drop_ended(str(error))
 
     def _first(self, entry: Entry) -> None:
-        """Call once, and check the value and the gradient."""
+        """Call once, and check the value and the array."""
         if not entry.contender.compiled:
             # What a library does once belongs to no case.
             self._ask(entry.contender.name, "first", entry.convention, case=self.case.tiny)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "gradient.npy"
+            path = Path(folder) / "array.npy"
             answer = self._ask(
-                entry.contender.name, "first", entry.convention, gradient_path=str(path)
+                entry.contender.name, "first", entry.convention, array_path=str(path)
             )
             entry.value, entry.extra_bytes = answer["value"], answer["extra_bytes"]
             entry.error = entry.value - self._references.value(self.case, entry.convention)
             if path.exists():
-                entry.gradient_error = self._references.gradient_error(
-                    self.case, entry.convention, path
-                )
+                entry.array_error = self._references.array_error(self.case, entry.convention, path)
         self._rounds[entry.contender.name] = self._budget.rounds_of(answer["seconds"])
         entry.failure = self._disagreement(entry)
 
     def _disagreement(self, entry: Entry) -> str | None:
         """Why the result is wrong, if it is: sosie beside the reference, a peer beside sosie."""
         contender, twin = entry.contender, self._sosie_like(entry.contender)
-        tolerance = OWN_VALUE_TOLERANCE if contender.ours else contender.value_tolerance
+        family = self._team.family
+        tolerance = family.own_value_tolerance if contender.ours else contender.value_tolerance
         expected = self._references.value(self.case, entry.convention)
         if twin is not None:
             expected = self._sosie_value(twin, entry.convention)
         # `not` catches NaN too.
-        if not abs(entry.value - expected) <= tolerance:
+        if not abs(entry.value - expected) <= tolerance * max(1.0, abs(expected)):
             return f"value {entry.value:.7f} is not sosie's {expected:.7f}"
-        limit = GRADIENT_TOLERANCE[contender.ours]
-        if entry.gradient_error is not None and not entry.gradient_error <= limit:
-            return f"gradient is off by {entry.gradient_error:.1e}"
+        limit = family.own_array_tolerance if contender.ours else family.array_tolerance
+        if entry.array_error is not None and not entry.array_error <= limit:
+            what = "gradient is" if self.case.gradient else "distances are"
+            return f"{what} off by {entry.array_error:.1e}"
         return None
 
     def _sosie_value(self, name: str, convention: Convention) -> float:

@@ -43,11 +43,11 @@ class Child:
         self._meter: machine.PeakMeter | None = None
 
     def first(
-        self, case: dict[str, Any], convention: dict[str, Any], gradient_path: str | None = None
+        self, case: dict[str, Any], convention: dict[str, Any], array_path: str | None = None
     ) -> dict[str, Any]:
         """Prepare a case and call it once: value, seconds, bytes of extra memory.
 
-        The gradient, if there is one, goes to a file.
+        The array to check, if there is one, goes to a file.
         """
         key = _key(case, convention)
         prepared = self._contender.prepare(case, convention)
@@ -56,9 +56,10 @@ class Child:
         result, extra = machine.extra_memory(prepared.call)
         seconds = time.perf_counter() - start
         self._prepared[key], self._seconds[key] = prepared, seconds
-        if gradient_path is not None and prepared.gradient is not None:
-            np.save(gradient_path, prepared.gradient())
-        return {"value": prepared.value(result), "seconds": seconds, "extra_bytes": extra}
+        value = prepared.value(result)
+        if array_path is not None and prepared.array is not None:
+            np.save(array_path, prepared.array(result))
+        return {"value": value, "seconds": seconds, "extra_bytes": extra}
 
     def sample(
         self, case: dict[str, Any], convention: dict[str, Any], at_least: float, most_calls: int

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import versions
-from benchmarks.ssim_cases import Case, images
+from benchmarks.race import Budget, Convention, Family
+from benchmarks.ssim_cases import CASES, Case, images
 from benchmarks.workers import Prepared
 
-__all__ = ["CONTENDERS", "Contender", "load"]
+__all__ = ["CONTENDERS", "FAMILY", "Contender", "load"]
 
 Image = NDArray[Any]
-Convention = Mapping[str, Any]
 #: Library, case and convention to a function of two images, which are arrays of its library.
 Build = Callable[[types.ModuleType, Case, Convention], Callable[[Any, Any], Any]]
 
@@ -200,20 +200,13 @@ def _prepare_torch(
     return Prepared(
         step,
         lambda value: 1.0 - float(value.detach()),
-        lambda: np.asarray(x.grad),
+        lambda _: np.asarray(x.grad),
         lambda: torch.set_grad_enabled(True),
     )
 
 
 def _prepare_reference(function: Callable[[Any, Any], Any], x: Image, y: Image) -> Prepared:
-    gradients: list[Image] = []
-
-    def call() -> float:
-        value, gradient = function(x, y)
-        gradients[:] = [gradient]
-        return float(value)
-
-    return Prepared(call, float, lambda: gradients[0])
+    return Prepared(lambda: function(x, y), lambda pair: float(pair[0]), lambda pair: pair[1])
 
 
 # --- sosie ----------------------------------------------------------------------------------------
@@ -561,3 +554,20 @@ _ALL = (
 
 #: Every contender by its name.
 CONTENDERS = {contender.name: contender for contender in _ALL}
+
+
+def _twin(contender: Contender, case: Case) -> str:
+    return "sosie torch" if contender.arrays == "torch" or case.gradient else "sosie"
+
+
+FAMILY = Family(
+    "benchmarks.ssim_peers",
+    CASES,
+    CONTENDERS,
+    # Goals refer to the peers' best, so their default gets less of the time.
+    {
+        "default": Budget(rounds=3, seconds=1.5, least_rounds=1),
+        "no-fault": Budget(rounds=7, seconds=8.0, least_rounds=2),
+    },
+    _twin,
+)

@@ -47,16 +47,17 @@ class Prepared(NamedTuple):
     call : callable
         What is timed. Takes nothing.
     value : callable
-        The similarity that a result of `call` stands for.
-    gradient : callable or None
-        The gradient of one minus the similarity that the last call left behind.
+        The number that a result of `call` stands for.
+    array : callable or None
+        What else is to be checked of a result of `call`, the last one: for a case with gradients,
+        the gradients that it left behind.
     before : callable
         Sets the library up for this case; runs before every block of calls.
     """
 
     call: Callable[[], Any]
     value: Callable[[Any], float]
-    gradient: Callable[[], NDArray[Any]] | None = None
+    array: Callable[[Any], NDArray[Any]] | None = None
     before: Callable[[], Any] = bool
 
 
