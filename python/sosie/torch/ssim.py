@@ -85,7 +85,8 @@ def values(
     result: Tensor
     # Half precision would round the gradient before it is scaled.
     if x.dtype in (torch.float32, torch.float64) and is_plainly_recorded(x, y, mask):
-        result = _ValuesWithGradient.apply(*arguments)
+        recorded: Any = _ValuesWithGradient
+        result = recorded.apply(*arguments)
     else:
         result = _ssim(*arguments)
     return result

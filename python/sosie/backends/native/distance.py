@@ -69,12 +69,13 @@ def cdist_backward(
 
     def gradient(own: Array, other: Array, swapped: bool) -> Array:
         result = library.empty_like(own, gradient_dtype(library.dtype(own)))
-        pairs = [library.argument(array) for array in (upstream, distances)]
+        of_upstream, of_distances = library.argument(upstream), library.argument(distances)
         if swapped:
-            pairs = [_transposed(argument) for argument in pairs]
+            of_upstream, of_distances = _transposed(of_upstream), _transposed(of_distances)
         _core.distance_backward(
             _sizes(own, other), library.argument(own), library.argument(other), _METRICS[metric],
-            _plain(weights), *pairs, library.argument(result), _count(library, threads),
+            _plain(weights), of_upstream, of_distances, library.argument(result),
+            _count(library, threads),
         )  # fmt: skip
         return result
 
