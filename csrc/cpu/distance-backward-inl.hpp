@@ -207,10 +207,14 @@ class GradientTask {
                 transpose_lanes<T>(columns, rows_, kPartners, out + done);
             }
         }
-        if (done < partners)
-            for (int64_t r = 0; r < rows_; ++r)
-                read_vector<T>(pairs, n_, row_ + r, column + done, partners - done,
-                               out + r * kPartners + done);
+        if (done == partners) return;
+        // Each row is on another page: see Reader::fetch.
+        const Reader<T> reader(p_, pairs, nullptr, p_.rows);
+        for (int64_t r = 0; r < rows_; ++r) {
+            reader.fetch(n_, row_ + r + 4, column + done, partners - done);
+            read_vector<T>(pairs, n_, row_ + r, column + done, partners - done,
+                           out + r * kPartners + done);
+        }
     }
 
     // The factors of a row; near pairs are added at once, and leave a factor of 0.

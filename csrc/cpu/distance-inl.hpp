@@ -37,10 +37,18 @@ constexpr int kPanelColumns = kTileVectors * kLanes<T>;
 constexpr int64_t kBlockDims = 256;
 constexpr int64_t kBlockRows = 64 * kTileRows;
 constexpr int64_t kBlockColumns = 256;
-constexpr int64_t kCachedBytes = 32 << 10;
+constexpr int64_t kCachedBytes = 32 << 10;  // of panels that many rows are compared with
 // Below this 1 - similarity is computed again: an angle of about 0.014, where float32's rounding
 // of the scaled vectors would cost 1e-5 of the result.
 constexpr double kNearlyParallel = 1e-4;
+
+// Columns of a block of vectors of so many dimensions: more where they are short, so that results
+// are stored along longer rows.
+template <class T>
+int64_t block_columns(int64_t dims) {
+    const int64_t cached = kCachedBytes / (larger(dims, 1) * int64_t(sizeof(T)));
+    return round_up(larger(kBlockColumns, smaller(cached, 2048)), 4 * kPanelColumns<T>);
+}
 
 // Dimensions of a block, so that none is much shorter than the others.
 inline int64_t even_block(int64_t dims) {
@@ -282,7 +290,7 @@ class BlockWalk {
           block_dims_(even_block(p.dims)),
           rows_(arena.take<T>(kBlockRows * block_dims_ + kLanes<T>)),
           staging_(arena.take<T>((kLanes<T> + 1) * block_dims_)),
-          panels_(p.panels ? nullptr : arena.take<T>(kColumns * block_dims_)),
+          panels_(p.panels ? nullptr : arena.take<T>(block_columns<T>(p.dims) * block_dims_)),
           weights_(arena.take<T>(block_dims_)),
           partial_(p.dims > kBlockDims ? arena.take<T>(kBlockRows * kColumns) : nullptr) {}
 
@@ -329,7 +337,6 @@ class BlockWalk {
                 interleave<T>(b_, block.n, block.column + p * kPanelColumns<T>, kPanelColumns<T>,
                               p_.columns, block.first, block.count, staging_, panels_ + p * pitch);
         }
-        // Few rows: more panels at once, so that there are sums enough to hide an addition's wait.
         const int64_t whole = block.rows / kTileRows * kTileRows;
         const auto one = [&](int64_t r, int64_t p) {
             tiles<kTileRows, 1, Weighted>(block, source + p * pitch, pitch, r, p, finish);
@@ -343,12 +350,13 @@ class BlockWalk {
             for (int64_t p = 0; p < count; ++p)
                 for (int64_t r = 0; r < whole; r += kTileRows) one(r, p);
         }
+        // Fewer rows: two panels at once, so that there are sums to hide an addition's wait.
         int64_t r = whole;
         if (block.rows - r >= 3) {
             strip<3, 2, Weighted>(block, source, pitch, count, r, finish);
             r += 3;
         }
-        for (; r < block.rows; ++r) strip<1, 4, Weighted>(block, source, pitch, count, r, finish);
+        for (; r < block.rows; ++r) strip<1, 2, Weighted>(block, source, pitch, count, r, finish);
     }
 
     template <int Rows, int Panels, bool Weighted, class Finish>
@@ -382,22 +390,19 @@ class BlockWalk {
 
 // ----------------------------------------------------------------------------- metrics and lengths
 
-template <class T>
-inline double exact_value(const VectorSet& set, int64_t n, int64_t row, int64_t k) {
-    T value;
-    read_vector<T>(set, n, row, k, 1, &value);
-    return double(value);
-}
-
 // 1 - similarity in double, of the vectors as they were given.
-template <class T>
-double cosine_distance(const DistanceProblem& p, int64_t n, int64_t row, int64_t column) {
+inline double cosine_distance(const DistanceProblem& p, int64_t n, int64_t row, int64_t column) {
     const double a = p.norms_a[n * p.rows + row], b = p.norms_b[n * p.columns + column];
     if (a == 0 || b == 0) return 1;
-    double sum = 0;
-    for (int64_t k = 0; k < p.dims; ++k) {
-        const double d = exact_value<T>(p.a, n, row, k) / a - exact_value<T>(p.b, n, column, k) / b;
-        sum += (p.weights ? p.weights[k] : 1.0) * d * d;
+    double sum = 0, left[kBlockDims], right[kBlockDims];
+    for (int64_t first = 0; first < p.dims; first += kBlockDims) {
+        const int64_t count = smaller(kBlockDims, p.dims - first);
+        read_vector<double>(p.a, n, row, first, count, left);
+        read_vector<double>(p.b, n, column, first, count, right);
+        for (int64_t k = 0; k < count; ++k) {
+            const double d = left[k] / a - right[k] / b;
+            sum += (p.weights ? p.weights[first + k] : 1.0) * d * d;
+        }
     }
     return sum / 2;
 }
@@ -413,7 +418,7 @@ void finish_cosine(const DistanceProblem& p, int64_t n, int64_t row, int64_t col
         if (zero || p.norms_b[n * p.columns + column + i] == 0)
             values[i] = values[i] == values[i] ? T(1) : values[i];
         else if (values[i] < T(kNearlyParallel))
-            values[i] = T(cosine_distance<T>(p, n, row, column + i));
+            values[i] = T(cosine_distance(p, n, row, column + i));
     }
 }
 

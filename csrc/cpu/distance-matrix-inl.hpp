@@ -17,23 +17,24 @@ using sosie::NoPartial;
 // the lines first.
 constexpr int64_t kStreamedBytes = int64_t(16) << 20;
 
+template <class T>
 struct BlockGrid {
     int64_t rows, columns;  // of a block
     int64_t row_blocks, column_blocks;
 
-    BlockGrid(const DistanceProblem& p, int64_t tile_columns) {
+    explicit BlockGrid(const DistanceProblem& p) {
         row_blocks = larger(divide_up(p.rows, kBlockRows), 1);
         rows = round_up(divide_up(p.rows, row_blocks), kTileRows);
         row_blocks = divide_up(p.rows, larger(rows, 1));
-        column_blocks = larger(divide_up(p.columns, kBlockColumns), 1);
-        columns = round_up(divide_up(p.columns, column_blocks), tile_columns);
+        column_blocks = larger(divide_up(p.columns, block_columns<T>(p.dims)), 1);
+        columns = round_up(divide_up(p.columns, column_blocks), kPanelColumns<T>);
         column_blocks = divide_up(p.columns, larger(columns, 1));
     }
 };
 
 template <class T>
 int64_t distance_tasks(const DistanceForward& call) {
-    const BlockGrid grid(call.problem, kPanelColumns<T>);
+    const BlockGrid<T> grid(call.problem);
     return call.problem.batch * grid.row_blocks * grid.column_blocks;
 }
 
@@ -49,7 +50,7 @@ template <class T>
 class DistanceTask {
   public:
     DistanceTask(const DistanceForward& call, int64_t task) : call_(call), p_(call.problem) {
-        const BlockGrid grid(p_, kPanelColumns<T>);
+        const BlockGrid<T> grid(p_);
         const int64_t blocks = grid.row_blocks * grid.column_blocks;
         n_ = task / blocks;
         row_ = task % blocks / grid.column_blocks * grid.rows;

@@ -8,7 +8,6 @@ channels, errors over all samples. Distances are those of images as vectors of a
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from sosie.paired import cosine_similarity, euclidean_distance
 from sosie.spec import ssim_spec
-from sosie.ssd import mse, psnr
+from sosie.ssd import mse, psnr, weighted_ssd
 from sosie.ssim import ms_ssim, ssim
 
 __all__ = ["MEASURES", "Measure"]
@@ -103,21 +103,15 @@ def _psnr(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa:
 
 
 def _euclidean_distance(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
-    return float(_function("euclidean_distance")(x.reshape(-1), y.reshape(-1)))
+    return float(euclidean_distance(x.reshape(-1), y.reshape(-1)))
 
 
 def _cosine_similarity(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
-    return float(_function("cosine_similarity")(x.reshape(-1), y.reshape(-1)))
+    return float(cosine_similarity(x.reshape(-1), y.reshape(-1)))
 
 
 def _sum_of_squared_differences(x: Pixels, y: Pixels, data_range: float, spec: str) -> float:  # noqa: ARG001
-    return float(_function("weighted_ssd")(x, y))
-
-
-def _function(name: str) -> Callable[..., Any]:
-    """A public function of the package, looked up when it is needed."""
-    function: Callable[..., Any] = getattr(importlib.import_module("sosie"), name)
-    return function
+    return float(weighted_ssd(x, y))
 
 
 #: Every measure by name.
