@@ -231,11 +231,15 @@ inline __attribute__((always_inline)) void add_squares(
     for (int64_t k = 0; k < count; ++k) {
         Vec<T> right[Panels * kTileVectors];
 #pragma GCC unroll 8
-        for (int p = 0; p < Panels; ++p)
+        for (int p = 0; p < Panels; ++p) {
+            // One row alone waits for memory: the next panels, which begin on other pages.
+            if constexpr (Rows == 1)
+                __builtin_prefetch(b + (p + Panels) * panel_pitch + k * kPanelColumns<T>);
 #pragma GCC unroll 8
             for (int c = 0; c < kTileVectors; ++c)
                 right[p * kTileVectors + c] =
                     load<T>(b + p * panel_pitch + k * kPanelColumns<T> + c * kLanes<T>);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
             const Vec<T> left = splat<T>(a[k * kTileRows + r]);

@@ -8,6 +8,7 @@ the type of the array in hand, so none is imported that the caller has not impor
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +39,11 @@ Array = Any
 
 #: What the compiled kernels take: address, dtype code, strides, whether strides are in bytes.
 Argument = tuple[int, int, tuple[int, ...], bool]
+
+#: Bytes from which NumPy, too, asks for large pages for its own arrays.
+_LARGE = 1 << 22
+#: Bytes of a cache line, and of the longest vector; bytes from which results begin on one.
+_LINE, _ALIGNED = 64, 1 << 16
 
 #: Codes of ``sosie::DType``. bfloat16 has no NumPy dtype.
 CODES = {"uint8": 0, "uint16": 1, "float16": 2, "bfloat16": 3, "float32": 4, "float64": 5}
@@ -99,8 +105,18 @@ class NumPyAdapter:
         return np.array(array, dtype=array.dtype.newbyteorder("="))
 
     def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:  # noqa: ARG002
-        """See :class:`Adapter`."""
-        return np.empty(shape, dtype)
+        """See :class:`Adapter`. Large results begin on a cache line.
+
+        NumPy's own begin anywhere on a multiple of 16 bytes. Half of a kernel's stores would then
+        touch two lines, and none could go past the caches: a matrix of distances took five times
+        as long.
+        """
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size < _ALIGNED:
+            return np.empty(shape, dtype)
+        memory = np.empty(size + _LINE, np.uint8)
+        first = -_address(memory) % _LINE
+        return memory[first : first + size].view(dtype).reshape(shape)
 
     def empty_like(self, array: Array, dtype: str) -> Array:
         """See :class:`Adapter`."""
@@ -197,10 +213,6 @@ class TorchAdapter:
         """See :class:`Adapter`."""
         threads: int = self._torch.get_num_threads()
         return threads
-
-
-#: Bytes from which NumPy, too, asks for large pages for its own arrays.
-_LARGE = 1 << 22
 
 
 def _on_large_pages(tensor: Array) -> Array:
