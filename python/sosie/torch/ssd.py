@@ -19,14 +19,10 @@ from torch import Tensor
 
 from sosie.backends import executor
 from sosie.torch._batching import map_one_by_one
+from sosie.torch._gradients import computed_dtype, fake_gradient, or_empty
 from sosie.torch._register import Operator, register
 
 __all__ = ["computed_dtype", "loss", "sums", "weighted_mean"]
-
-
-def computed_dtype(x: Tensor) -> torch.dtype:
-    """What images are computed in, and results come in."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def sums(
@@ -213,7 +209,7 @@ def _ssd_backward_cpu(
         need_y=need_y,
         need_weight=need_weight,
     )
-    grad_x, grad_y, grad_weight = (_or_empty(gradient, x) for gradient in gradients)
+    grad_x, grad_y, grad_weight = (or_empty(gradient, x) for gradient in gradients)
     return grad_x, grad_y, grad_weight
 
 
@@ -228,9 +224,9 @@ def _ssd_backward_fake(
     need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        _fake_gradient(x, need_x),
-        _fake_gradient(y, need_y),
-        x.new_empty(0) if weight is None else _fake_gradient(weight, need_weight),
+        fake_gradient(x, need_x),
+        fake_gradient(y, need_y),
+        x.new_empty(0) if weight is None else fake_gradient(weight, need_weight),
     )
 
 
@@ -309,7 +305,7 @@ def _ssd_loss_cpu(
     total, weights = of_all[0].tolist()
     value = total if not mean else total / weights if weights != 0.0 else 0.0
     result = torch.tensor(value, dtype=computed_dtype(x))
-    return result, _or_empty(grad_x, x), _or_empty(grad_y, y)
+    return result, or_empty(grad_x, x), or_empty(grad_y, y)
 
 
 def _ssd_loss_fake(
@@ -322,7 +318,7 @@ def _ssd_loss_fake(
     need_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     result = x.new_empty((), dtype=computed_dtype(x))
-    return result, _fake_gradient(x, need_x), _fake_gradient(y, need_y)
+    return result, fake_gradient(x, need_x), fake_gradient(y, need_y)
 
 
 def _save_images_and_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -390,19 +386,3 @@ _ssd_loss = register(
         vmap=map_one_by_one,
     )
 )
-
-
-# ---- shared by the operators ---------------------------------------------------------------------
-
-
-def _or_empty(gradient: Tensor | None, image: Tensor) -> Tensor:
-    """An operator returns a tensor even where no gradient was asked for: one of length 0."""
-    return image.new_empty(0) if gradient is None else gradient
-
-
-def _fake_gradient(image: Tensor, needed: bool) -> Tensor:
-    if not needed:
-        return image.new_empty(0)
-    return torch.empty_like(
-        image, dtype=image.dtype if image.is_floating_point() else torch.float32
-    )
