@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -38,6 +39,28 @@ class Scratch {
     size_t bytes_ = 0;
 };
 
+// Tells the core that this is a loop that waits.
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Waits for `ready` without sleeping, for as long as a thread takes to wake up a few times over:
+// where one call follows another, sleeping between them would cost more than a small image does.
+template <class Ready>
+void spin_until(Ready ready) {
+    using Clock = std::chrono::steady_clock;
+    constexpr auto patience = std::chrono::microseconds(200);
+    for (const auto start = Clock::now(); Clock::now() - start < patience;)
+        for (int i = 0; i < 32; ++i) {
+            if (ready()) return;
+            relax();
+        }
+}
+
 // One call of parallel_for: tasks are taken from a counter until none is left.
 struct Job {
     int64_t tasks;
@@ -47,8 +70,8 @@ struct Job {
     std::atomic<int64_t> next{0};
     std::mutex failure_mutex;
     std::exception_ptr failure;
-    int places = 0;  // helpers that may still join, guarded by the pool's mutex
-    int inside = 0;  // helpers at work, guarded by the pool's mutex
+    int places = 0;              // helpers that may still join, guarded by the pool's mutex
+    std::atomic<int> inside{0};  // helpers at work, changed under the pool's mutex
     Job* following = nullptr;
 
     Job(int64_t tasks, size_t scratch_bytes, TaskBody body, void* context)
@@ -71,7 +94,8 @@ struct Job {
     }
 };
 
-// Threads that sleep until there is a job. Never destroyed: they may outlive main().
+// Threads that look for a job for a moment, then sleep until there is one. Never destroyed: they
+// may outlive main().
 class Pool {
   public:
     void run(Job& job, int helpers) {
@@ -81,18 +105,23 @@ class Pool {
             job.places = helpers;
             job.following = first_;
             first_ = &job;
+            waiting_.store(true, std::memory_order_release);
         }
         for (int i = 0; i < helpers; ++i) wake_.notify_one();
         job.work();
         std::unique_lock<std::mutex> lock(mutex_);
         remove(job);
+        lock.unlock();
+        spin_until([&] { return job.inside.load(std::memory_order_acquire) == 0; });
+        lock.lock();
         done_.wait(lock, [&] { return job.inside == 0; });
     }
 
   private:
     void serve() {
-        std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
+            spin_until([&] { return waiting_.load(std::memory_order_acquire); });
+            std::unique_lock<std::mutex> lock(mutex_);
             wake_.wait(lock, [&] { return first_ != nullptr; });
             Job& job = *first_;
             ++job.inside;
@@ -107,13 +136,16 @@ class Pool {
         for (Job** link = &first_; *link; link = &(*link)->following)
             if (*link == &job) {
                 *link = job.following;
-                return;
+                break;
             }
+        waiting_.store(first_ != nullptr, std::memory_order_release);
     }
 
     std::mutex mutex_;
     std::condition_variable wake_, done_;
     Job* first_ = nullptr;
+    std::atomic<bool> waiting_{
+        false};  // whether first_ is there, for those who look without the lock
     int threads_ = 0;
 };
 
