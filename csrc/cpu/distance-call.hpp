@@ -18,9 +18,10 @@ struct VectorSet {
 
 struct DistanceProblem {
     int64_t batch, rows, columns, dims;
-    VectorSet a;         // (batch, rows, dims)
-    VectorSet b;         // (batch, columns, dims), of a's dtype
-    const void* panels;  // b as the kernels read it (distance-inl.hpp); nullptr: not packed
+    VectorSet a;           // (batch, rows, dims)
+    VectorSet b;           // (batch, columns, dims), of a's dtype
+    const void* panels;    // b as the kernels read it (distance-inl.hpp); nullptr: not packed
+    int64_t panel_stride;  // elements from a batch's panels to the next one's
     Metric metric;
     const double* weights;  // (dims,), or nullptr
     // Cosine only, (batch, rows) and (batch, columns): lengths of the vectors, by the weights.
@@ -46,8 +47,9 @@ struct Norms {
     double* norms;  // (batch, rows)
 };
 
+// Packs b into panels, of `batch` batches one after another.
 struct PackVectors {
-    DistanceProblem problem;  // its b is packed
+    DistanceProblem problem;
     void* panels;
 };
 
@@ -78,14 +80,16 @@ struct NeighbourBackward {
 struct NoPartial {};
 
 struct DistanceKernels {
-    int64_t panel_columns[2];  // columns side by side in a packed panel; [0] float, [1] double
+    // [0] float, [1] double
+    int64_t panel_columns[2];                // columns side by side in a packed panel
+    int64_t (*block_rows[2])(int64_t dims);  // rows compared with a panel once it is in cache
     TaskKernel<Norms, NoPartial> norms[2];
     TaskKernel<PackVectors, NoPartial> pack[2];
     TaskKernel<DistanceForward, NoPartial> forward[2];
     TaskKernel<DistanceBackward, NoPartial> backward[2];
     TaskKernel<NearestNeighbours, NoPartial> neighbours[2];
     TaskKernel<NeighbourBackward, NoPartial> neighbour_backward[2];
-    int64_t (*column_ranges)(const NearestNeighbours&);
+    int64_t (*column_ranges[2])(const NearestNeighbours&);
 };
 
 }  // namespace sosie

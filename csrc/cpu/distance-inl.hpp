@@ -18,7 +18,8 @@
 // the same manner. So both are read as they lie in memory, while a tile of one group and one panel
 // is held in registers: per dimension kTileVectors loads, kTileRows broadcasts. Blocks of
 // kBlockDims dimensions keep a panel in the L1 cache; their sums are added, which also keeps
-// rounding from growing with the number of dimensions.
+// rounding from growing with the number of dimensions. Groups are packed once per task, into the L2
+// cache; panels once per call where there is more than one block of rows, else by the task.
 #pragma once
 #include "arena-inl.hpp"
 #include "distance-call.hpp"
@@ -35,8 +36,9 @@ constexpr int kTileVectors = SOSIE_VECTOR_BYTES == 64 ? 4 : 2;  // as registers 
 template <class T>
 constexpr int kPanelColumns = kTileVectors * kLanes<T>;
 constexpr int64_t kBlockDims = 256;
-constexpr int64_t kBlockRows = 64 * kTileRows;
+constexpr int64_t kBlockRows = 32 * kTileRows, kLeastRows = 8 * kTileRows;
 constexpr int64_t kBlockColumns = 256;
+constexpr int64_t kGroupBytes = 512 << 10;  // of a task's rows
 constexpr int64_t kCachedBytes = 32 << 10;  // of panels that many rows are compared with
 // Below this 1 - similarity is computed again: an angle of about 0.014, where float32's rounding
 // of the scaled vectors would cost 1e-5 of the result.
@@ -48,6 +50,13 @@ template <class T>
 int64_t block_columns(int64_t dims) {
     const int64_t cached = kCachedBytes / (larger(dims, 1) * int64_t(sizeof(T)));
     return round_up(larger(kBlockColumns, smaller(cached, 2048)), 4 * kPanelColumns<T>);
+}
+
+// Rows of a task: fewer where they are long.
+template <class T>
+int64_t block_rows(int64_t dims) {
+    const int64_t cached = kGroupBytes / (larger(dims, 1) * int64_t(sizeof(T)));
+    return larger(smaller(cached, kBlockRows) / kTileRows * kTileRows, kLeastRows);
 }
 
 // Dimensions of a block, so that none is much shorter than the others.
@@ -232,9 +241,9 @@ inline __attribute__((always_inline)) void add_squares(
         Vec<T> right[Panels * kTileVectors];
 #pragma GCC unroll 8
         for (int p = 0; p < Panels; ++p) {
-            // One row alone waits for memory: the next panels, which begin on other pages.
-            if constexpr (Rows == 1)
-                __builtin_prefetch(b + (p + Panels) * panel_pitch + k * kPanelColumns<T>);
+            // One row or two wait for memory: the panels after these, into the L2 cache.
+            if constexpr (Rows <= 2)
+                __builtin_prefetch(b + (p + Panels) * panel_pitch + k * kPanelColumns<T>, 0, 2);
 #pragma GCC unroll 8
             for (int c = 0; c < kTileVectors; ++c)
                 right[p * kTileVectors + c] =
@@ -282,8 +291,8 @@ inline __attribute__((always_inline)) void tile(const T* a, const T* b, int64_t 
     }
 }
 
-// A block of rows and columns, all dimensions: finish(row, column, sums of kPanelColumns columns)
-// once for every row and panel of the block.
+// A block of rows, which begin() packs, and the columns that run() goes over, all dimensions:
+// finish(row, column, sums of kPanelColumns columns) once for every row and panel.
 template <class T>
 class BlockWalk {
   public:
@@ -292,26 +301,34 @@ class BlockWalk {
           a_(p, p.a, p.norms_a, p.rows),
           b_(p, p.b, p.norms_b, p.columns),
           block_dims_(even_block(p.dims)),
-          rows_(arena.take<T>(kBlockRows * block_dims_ + kLanes<T>)),
+          row_pitch_(block_rows<T>(p.dims)),
+          rows_(arena.take<T>(row_pitch_ * larger(p.dims, 1) + kLanes<T>)),
           staging_(arena.take<T>((kLanes<T> + 1) * block_dims_)),
           panels_(p.panels ? nullptr : arena.take<T>(block_columns<T>(p.dims) * block_dims_)),
           weights_(arena.take<T>(block_dims_)),
-          partial_(p.dims > kBlockDims ? arena.take<T>(kBlockRows * kColumns) : nullptr) {}
+          partial_(p.dims > kBlockDims ? arena.take<T>(row_pitch_ * kColumns) : nullptr) {}
+
+    void begin(int64_t n, int64_t row, int64_t rows) {
+        n_ = n;
+        row_ = row;
+        row_count_ = rows;
+        for (int64_t first = 0; first < p_.dims; first += block_dims_) {
+            const int64_t count = smaller(block_dims_, p_.dims - first);
+            for (int64_t r = 0; r < rows; r += kTileRows)
+                interleave<T>(a_, n, row + r, kTileRows, row + rows, first, count, staging_,
+                              rows_ + row_pitch_ * first + r * count);
+        }
+    }
 
     template <class Finish>
-    void run(int64_t n, int64_t row, int64_t rows, int64_t column, int64_t columns,
-             Finish finish) const {
+    void run(int64_t column, int64_t columns, Finish finish) const {
         const bool weighted = p_.weights && p_.metric != Metric::cosine;
         int64_t first = 0;
         do {
             const int64_t count = smaller(block_dims_, p_.dims - first);
-            for (int64_t r = 0; r < rows; r += kTileRows)
-                interleave<T>(a_, n, row + r, kTileRows, row + rows, first, count, staging_,
-                              rows_ + r * count);
             if (weighted)
                 for (int64_t k = 0; k < count; ++k) weights_[k] = T(p_.weights[first + k]);
-            const Block block{
-                n, row, rows, column, columns, first, count, first == 0, first + count >= p_.dims};
+            const Block block{column, columns, first, count, first == 0, first + count >= p_.dims};
             if (weighted)
                 panels<true>(block, finish);
             else
@@ -323,7 +340,7 @@ class BlockWalk {
   private:
     static constexpr int64_t kColumns = round_up(kBlockColumns, 4 * kPanelColumns<T>);
     struct Block {
-        int64_t n, row, rows, column, columns, first, count;
+        int64_t column, columns, first, count;
         bool is_first, is_last;
     };
 
@@ -334,14 +351,14 @@ class BlockWalk {
         int64_t pitch = block.count * kPanelColumns<T>;
         if (p_.panels) {
             pitch = p_.dims * kPanelColumns<T>;
-            source = static_cast<const T*>(p_.panels) + block.column / kPanelColumns<T> * pitch +
-                     block.first * kPanelColumns<T>;
+            source = static_cast<const T*>(p_.panels) + n_ * p_.panel_stride +
+                     block.column / kPanelColumns<T> * pitch + block.first * kPanelColumns<T>;
         } else {
             for (int64_t p = 0; p < count; ++p)
-                interleave<T>(b_, block.n, block.column + p * kPanelColumns<T>, kPanelColumns<T>,
+                interleave<T>(b_, n_, block.column + p * kPanelColumns<T>, kPanelColumns<T>,
                               p_.columns, block.first, block.count, staging_, panels_ + p * pitch);
         }
-        const int64_t whole = block.rows / kTileRows * kTileRows;
+        const int64_t whole = row_count_ / kTileRows * kTileRows;
         const auto one = [&](int64_t r, int64_t p) {
             tiles<kTileRows, 1, Weighted>(block, source + p * pitch, pitch, r, p, finish);
         };
@@ -351,16 +368,26 @@ class BlockWalk {
             for (int64_t r = 0; r < whole; r += kTileRows)
                 for (int64_t p = 0; p < count; ++p) one(r, p);
         } else {
+            // The next panel comes closer meanwhile, a part with every group.
+            const int64_t bytes = block.count * kPanelColumns<T> * int64_t(sizeof(T));
+            const int64_t part = round_up(divide_up(bytes * kTileRows, larger(whole, 1)), 64);
             for (int64_t p = 0; p < count; ++p)
-                for (int64_t r = 0; r < whole; r += kTileRows) one(r, p);
+                for (int64_t r = 0; r < whole; r += kTileRows) {
+                    const char* next = reinterpret_cast<const char*>(source + (p + 1) * pitch);
+                    for (int64_t at = 0; at < part; at += 64)
+                        __builtin_prefetch(next + r / kTileRows * part + at, 0, 2);
+                    one(r, p);
+                }
         }
-        // Fewer rows: two panels at once, so that there are sums to hide an addition's wait.
+        // Fewer rows: two panels at once, so that there are sums to hide an addition's wait. The
+        // last ones wait for memory, and go through it in order.
         int64_t r = whole;
-        if (block.rows - r >= 3) {
+        if (row_count_ - r >= 3) {
             strip<3, 2, Weighted>(block, source, pitch, count, r, finish);
             r += 3;
         }
-        for (; r < block.rows; ++r) strip<1, 2, Weighted>(block, source, pitch, count, r, finish);
+        if (row_count_ - r == 2) strip<2, 1, Weighted>(block, source, pitch, count, r, finish);
+        if (row_count_ - r == 1) strip<1, 1, Weighted>(block, source, pitch, count, r, finish);
     }
 
     template <int Rows, int Panels, bool Weighted, class Finish>
@@ -378,17 +405,18 @@ class BlockWalk {
                                          int64_t r, int64_t p, Finish finish) const {
         const int64_t group = r / kTileRows * kTileRows;
         T* partial = partial_ ? partial_ + r * kColumns + p * kPanelColumns<T> : nullptr;
-        tile<T, Rows, Panels, Weighted>(rows_ + group * block.count + r % kTileRows, panel, pitch,
-                                        weights_, block.count, block.is_first, block.is_last,
-                                        partial, kColumns, [&](int i, int q, const Vec<T>* sums) {
-                                            finish(block.row + r + i,
-                                                   block.column + (p + q) * kPanelColumns<T>, sums);
-                                        });
+        const T* own = rows_ + row_pitch_ * block.first + group * block.count + r % kTileRows;
+        tile<T, Rows, Panels, Weighted>(
+            own, panel, pitch, weights_, block.count, block.is_first, block.is_last, partial,
+            kColumns, [&](int i, int q, const Vec<T>* sums) {
+                finish(row_ + r + i, block.column + (p + q) * kPanelColumns<T>, sums);
+            });
     }
 
     const DistanceProblem& p_;
     Reader<T> a_, b_;
-    int64_t block_dims_;
+    int64_t block_dims_, row_pitch_;
+    int64_t n_ = 0, row_ = 0, row_count_ = 0;
     T *rows_, *staging_, *panels_, *weights_, *partial_;
 };
 
@@ -456,7 +484,7 @@ void run_norms(const sosie::Norms& call, int64_t task, void* scratch, sosie::NoP
 
 template <class T>
 int64_t pack_tasks(const sosie::PackVectors& call) {
-    return divide_up(call.problem.columns, kPanelColumns<T>);
+    return call.problem.batch * divide_up(call.problem.columns, kPanelColumns<T>);
 }
 template <class T>
 size_t pack_scratch(const sosie::PackVectors& call) {
@@ -466,8 +494,9 @@ template <class T>
 void run_pack(const sosie::PackVectors& call, int64_t task, void* scratch, sosie::NoPartial*) {
     const DistanceProblem& p = call.problem;
     const Reader<T> reader(p, p.b, p.norms_b, p.columns);
-    interleave<T>(reader, 0, task * kPanelColumns<T>, kPanelColumns<T>, p.columns, 0, p.dims,
-                  static_cast<T*>(scratch),
+    const int64_t panels = divide_up(p.columns, kPanelColumns<T>);
+    interleave<T>(reader, task / panels, task % panels * kPanelColumns<T>, kPanelColumns<T>,
+                  p.columns, 0, p.dims, static_cast<T*>(scratch),
                   static_cast<T*>(call.panels) + task * p.dims * kPanelColumns<T>);
 }
 

@@ -17,16 +17,20 @@ using sosie::NoPartial;
 // the lines first.
 constexpr int64_t kStreamedBytes = int64_t(16) << 20;
 
+constexpr int64_t kTaskColumns = 1024;
+
 template <class T>
 struct BlockGrid {
     int64_t rows, columns;  // of a block
     int64_t row_blocks, column_blocks;
 
     explicit BlockGrid(const DistanceProblem& p) {
-        row_blocks = larger(divide_up(p.rows, kBlockRows), 1);
+        row_blocks = larger(divide_up(p.rows, block_rows<T>(p.dims)), 1);
         rows = round_up(divide_up(p.rows, row_blocks), kTileRows);
         row_blocks = divide_up(p.rows, larger(rows, 1));
-        column_blocks = larger(divide_up(p.columns, block_columns<T>(p.dims)), 1);
+        // Packed panels are there for all; rows are packed anew by every task.
+        const int64_t most = larger(block_columns<T>(p.dims), p.panels ? kTaskColumns : 0);
+        column_blocks = larger(divide_up(p.columns, most), 1);
         columns = round_up(divide_up(p.columns, column_blocks), kPanelColumns<T>);
         column_blocks = divide_up(p.columns, larger(columns, 1));
     }
@@ -67,7 +71,8 @@ class DistanceTask {
 
     void run(void* scratch) const {
         Arena arena(scratch);
-        const BlockWalk<T> walk(p_, arena);
+        BlockWalk<T> walk(p_, arena);
+        walk.begin(n_, row_, rows_);
         switch (p_.metric) {
             case Metric::euclidean: return run_metric<Metric::euclidean>(walk);
             case Metric::sqeuclidean: return run_metric<Metric::sqeuclidean>(walk);
@@ -78,10 +83,12 @@ class DistanceTask {
   private:
     template <Metric M>
     void run_metric(const BlockWalk<T>& walk) const {
-        walk.run(n_, row_, rows_, column_, columns_,
-                 [this](int64_t row, int64_t column, const Vec<T>* sums) {
-                     write<M>(row, column, sums);
-                 });
+        const int64_t most = block_columns<T>(p_.dims), end = column_ + columns_;
+        for (int64_t begin = column_; begin < end; begin += most)
+            walk.run(begin, smaller(most, end - begin),
+                     [this](int64_t row, int64_t column, const Vec<T>* sums) {
+                         write<M>(row, column, sums);
+                     });
     }
 
     template <Metric M>

@@ -17,13 +17,17 @@ using sosie::Neighbour;
 constexpr int64_t kSharedBlocks = 16;
 constexpr int64_t kLeastRange = 1024;
 
-inline int64_t neighbour_rows(const NearestNeighbours& call) {
-    const int64_t blocks = larger(divide_up(call.problem.rows, kBlockRows), 1);
-    return larger(round_up(divide_up(call.problem.rows, blocks), kTileRows), kTileRows);
+template <class T>
+int64_t neighbour_rows(const NearestNeighbours& call) {
+    const DistanceProblem& p = call.problem;
+    const int64_t most = block_rows<T>(p.dims);
+    const int64_t blocks = larger(divide_up(p.rows, most), 1);
+    return larger(round_up(divide_up(p.rows, blocks), kTileRows), kTileRows);
 }
 
-inline int64_t column_ranges(const NearestNeighbours& call) {
-    const int64_t blocks = divide_up(call.problem.rows, neighbour_rows(call));
+template <class T>
+int64_t column_ranges(const NearestNeighbours& call) {
+    const int64_t blocks = divide_up(call.problem.rows, neighbour_rows<T>(call));
     if (blocks >= kSharedBlocks) return 1;
     const int64_t least = larger(kLeastRange, 4 * call.k);
     return larger(smaller(kSharedBlocks / larger(blocks, 1), call.problem.columns / least), 1);
@@ -77,9 +81,9 @@ class NeighbourTask {
   public:
     NeighbourTask(const NearestNeighbours& call, int64_t task, void* scratch)
         : call_(call), p_(call.problem), arena_(scratch), walk_(p_, arena_) {
-        block_ = arena_.take<T>(kBlockRows * kPitch);
-        const int64_t ranges = column_ranges(call);
-        const int64_t block = neighbour_rows(call);
+        const int64_t ranges = column_ranges<T>(call);
+        const int64_t block = neighbour_rows<T>(call);
+        block_ = arena_.take<T>(block * kPitch);
         const int64_t width = round_up(divide_up(p_.columns, ranges), kPanelColumns<T>);
         range_ = task % ranges;
         row_ = task / ranges * block;
@@ -91,15 +95,14 @@ class NeighbourTask {
 
     void run() {
         for (int64_t r = 0; r < rows_; ++r) heap(r).clear();
+        walk_.begin(0, row_, rows_);
         for (int64_t column = column_begin_; column < column_end_; column += kBlockColumns) {
             const int64_t columns = smaller(kBlockColumns, column_end_ - column);
-            walk_.run(0, row_, rows_, column, columns,
-                      [&](int64_t row, int64_t at, const Vec<T>* sums) {
-                          T* out = block_ + (row - row_) * kPitch + (at - column);
+            walk_.run(column, columns, [&](int64_t row, int64_t at, const Vec<T>* sums) {
+                T* out = block_ + (row - row_) * kPitch + (at - column);
 #pragma GCC unroll 8
-                          for (int c = 0; c < kTileVectors; ++c)
-                              store<T>(out + c * kLanes<T>, sums[c]);
-                      });
+                for (int c = 0; c < kTileVectors; ++c) store<T>(out + c * kLanes<T>, sums[c]);
+            });
             for (int64_t r = 0; r < rows_; ++r) scan(r, column, columns);
         }
         for (int64_t r = 0; r < rows_; ++r) heap(r).sort();
@@ -141,7 +144,7 @@ class NeighbourTask {
 
 template <class T>
 int64_t neighbour_tasks(const NearestNeighbours& call) {
-    return divide_up(call.problem.rows, neighbour_rows(call)) * column_ranges(call);
+    return divide_up(call.problem.rows, neighbour_rows<T>(call)) * column_ranges<T>(call);
 }
 template <class T>
 size_t neighbour_scratch(const NearestNeighbours& call) {

@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <limits>
 #include <new>
 
 #include "dispatch.hpp"
+#include "pages.hpp"
 #include "tasks.hpp"
 
 namespace sosie {
@@ -50,6 +52,15 @@ const DistanceKernels& kernels_for(const PackedSet* packed) {
     return packed ? packed->kernels() : *active().distance;
 }
 
+// Panels that a call makes for itself, where more than one task reads them.
+std::unique_ptr<Panels> panels_for_call(const DistanceKernels& kernels, DistanceProblem& p,
+                                        int threads) {
+    if (p.panels || p.rows <= kernels.block_rows[precision(p.b)](p.dims)) return nullptr;
+    auto panels = std::make_unique<Panels>(kernels, p, threads);
+    panels->attach(p);
+    return panels;
+}
+
 bool nearer(const Neighbour& a, const Neighbour& b) {
     return a.distance < b.distance || (a.distance == b.distance && a.index < b.index);
 }
@@ -80,38 +91,56 @@ void write_neighbours(const Neighbour* row, int64_t k, Metric metric, T* distanc
 
 }  // namespace
 
-void PackedSet::Free::operator()(void* memory) const {
+void Panels::Free::operator()(void* memory) const {
     std::free(memory);
 }
 
-PackedSet::PackedSet(DistanceProblem problem, int threads) : kernels_(active().distance) {
+Panels::Panels(const DistanceKernels& kernels, DistanceProblem problem, int threads) {
     const size_t which = precision(problem.b);
-    const int64_t width = kernels_->panel_columns[which];
+    const int64_t width = kernels.panel_columns[which];
     const int64_t panels = (problem.columns + width - 1) / width;
-    panel_bytes_ = size_t(panels * width * std::max<int64_t>(problem.dims, 1)) * (which ? 8 : 4);
-    constexpr size_t line = 64;
-    panels_.reset(std::aligned_alloc(line, (panel_bytes_ / line + 1) * line));
-    if (!panels_) throw std::bad_alloc();
+    const bool shared = problem.b.strides[0] == 0;
+    if (shared) problem.batch = std::min<int64_t>(problem.batch, 1);
+    const int64_t batch_size = panels * width * problem.dims;
+    stride_ = shared ? 0 : batch_size;
+    bytes_ = size_t(problem.batch * batch_size) * (which ? 8 : 4);
+    // Read from end to end by every block of rows: large pages where it is long.
+    constexpr size_t line = 64, large_page = size_t(2) << 20;
+    const size_t unit = bytes_ < 2 * large_page ? line : large_page;
+    const size_t room = (bytes_ / unit + 1) * unit;
+    memory_.reset(std::aligned_alloc(unit, room));
+    if (!memory_) throw std::bad_alloc();
+    if (unit == large_page) use_large_pages(std::uintptr_t(memory_.get()), room);
+    run_tasks(kernels.pack[which], PackVectors{problem, memory_.get()}, threads);
+}
+
+void Panels::attach(DistanceProblem& problem) const {
+    problem.panels = memory_.get();
+    problem.panel_stride = stride_;
+}
+
+PackedSet::PackedSet(DistanceProblem problem, int threads) : kernels_(active().distance) {
     if (problem.metric == Metric::cosine)
         norms_ = norms_of(*kernels_, problem.b, 1, problem.columns, problem.dims, problem.weights,
                           threads);
     problem.norms_b = norms_.empty() ? nullptr : norms_.data();
-    run_tasks(kernels_->pack[which], PackVectors{problem, panels_.get()}, threads);
+    panels_ = std::make_unique<Panels>(*kernels_, problem, threads);
 }
 
 void PackedSet::attach(DistanceProblem& problem) const {
-    problem.panels = panels_.get();
+    panels_->attach(problem);
     problem.norms_b = norms_.empty() ? nullptr : norms_.data();
 }
 
 size_t PackedSet::bytes() const {
-    return panel_bytes_ + norms_.size() * sizeof(double);
+    return panels_->bytes() + norms_.size() * sizeof(double);
 }
 
 void distance_forward(DistanceForward call, const PackedSet* packed, int threads) {
     const DistanceKernels& k = kernels_for(packed);
     if (packed) packed->attach(call.problem);
     const Lengths lengths(k, call.problem, threads);
+    const auto panels = panels_for_call(k, call.problem, threads);
     run_tasks(k.forward[precision(call.problem.a)], call, threads);
 }
 
@@ -127,8 +156,9 @@ void nearest_neighbours(NearestNeighbours call, const PackedSet* packed, void* d
     DistanceProblem& p = call.problem;
     if (packed) packed->attach(p);
     const Lengths lengths(kernels, p, threads);
+    const auto panels = panels_for_call(kernels, p, threads);
     const size_t which = precision(p.a);
-    const int64_t k = call.k, ranges = kernels.column_ranges(call);
+    const int64_t k = call.k, ranges = kernels.column_ranges[which](call);
     std::vector<Neighbour> found(size_t(ranges * p.rows * k));
     call.found = found.data();
     run_tasks(kernels.neighbours[which], call, threads);

@@ -9,6 +9,23 @@
 
 namespace sosie {
 
+// The second set of a problem as the kernels read it: panels of one batch after another, or of one
+// batch where all share the set.
+class Panels {
+  public:
+    Panels(const DistanceKernels& kernels, DistanceProblem problem, int threads);
+    void attach(DistanceProblem& problem) const;
+    size_t bytes() const { return bytes_; }
+
+  private:
+    struct Free {
+        void operator()(void* memory) const;
+    };
+    int64_t stride_;
+    size_t bytes_;
+    std::unique_ptr<void, Free> memory_;
+};
+
 // The right-hand side of many calls: panels in the layout of the instruction set in use when they
 // were packed, which reads them from then on.
 class PackedSet {
@@ -19,17 +36,13 @@ class PackedSet {
     size_t bytes() const;
 
   private:
-    struct Free {
-        void operator()(void* memory) const;
-    };
     const DistanceKernels* kernels_;
-    size_t panel_bytes_;
-    std::unique_ptr<void, Free> panels_;
     std::vector<double> norms_;
+    std::unique_ptr<Panels> panels_;
 };
 
 // `packed` takes the place of the second set's layout, never of the set itself: near-parallel pairs
-// are computed from that. nullptr: the set is packed block by block, on the way.
+// are computed from that.
 void distance_forward(DistanceForward call, const PackedSet* packed, int threads);
 
 // The gradient of the first set.
