@@ -28,6 +28,7 @@ constexpr int64_t kGradientBytes = 8 << 20;  // of a task's vectors and sums, wh
 // A pair is near when its squared distance is below this part of |a - c|^2 + |b - c|^2: what
 // float32 rounds off those is then 1e-5 of the difference at most.
 constexpr double kNear = 1e-3;
+constexpr int64_t kRowsAhead = 4;
 
 // sums[r] += sum_j factors[r][j] y[j]: a group of rows, kPanelColumns dimensions. Rows of sums are
 // `pitch` apart, those of factors kPartners.
@@ -104,13 +105,14 @@ class GradientTask {
         products_ = arena_.take<T>(block * pitch_);
         near_ = arena_.take<T>(block * pitch_);
         others_ = arena_.take<T>(kPartners * kPanelColumns<T>);
-        factors_ = arena_.take<T>(block * kPartners);
-        squares_ = arena_.take<T>(block * kPartners);
+        factors_ = arena_.take<T>((block + 1) * kPartners);
+        distances_ = arena_.take<T>((block + 1) * kPartners);
         centre_ = arena_.take<T>(pitch_);
         row_a_ = arena_.take<T>(pitch_);
         row_b_ = arena_.take<T>(pitch_);
         square_a_ = arena_.take<T>(block);
         square_b_ = arena_.take<T>(kPartners);
+        length_b_ = arena_.take<T>(kPartners);
         factor_sums_ = arena_.take<double>(block);
         block_ = block;
     }
@@ -169,10 +171,25 @@ class GradientTask {
             copy(b_, column + j, 0, p_.dims, row_b_);
             square_b_[j] = take_out_centre(row_b_);
             for (int64_t k = p_.dims; k < pitch_; ++k) row_b_[k] = 0;
+            if (p_.norms_b) length_b_[j] = T(p_.norms_b[n_ * p_.columns + column + j]);
         }
-        read_block(call_.upstream, column, partners, factors_);
-        read_block(call_.distances, column, partners, squares_);
-        for (int64_t r = 0; r < rows_; ++r) make_factors(column, partners, r);
+        // Beyond the last partner nothing is near, and nothing is added.
+        for (int64_t j = partners; j < round_up(partners, kLanes<T>); ++j)
+            square_b_[j] = 0, length_b_[j] = 1;
+        const Pairs upstream = pairs(call_.upstream, column, partners, T(0), factors_);
+        const Pairs distances =
+            pairs(call_.distances, column, partners, T(__builtin_inf()), distances_);
+        switch (p_.metric) {
+            case Metric::euclidean:
+                make_factors<Metric::euclidean>(upstream, distances, column, partners);
+                break;
+            case Metric::sqeuclidean:
+                make_factors<Metric::sqeuclidean>(upstream, distances, column, partners);
+                break;
+            case Metric::cosine:
+                make_factors<Metric::cosine>(upstream, distances, column, partners);
+                break;
+        }
         for (int64_t k = 0; k < p_.dims; k += kPanelColumns<T>) {
             read_panel(column, partners, k);
             for (int64_t r = 0; r < rows_; r += kTileRows)
@@ -188,71 +205,86 @@ class GradientTask {
         for (int64_t j = 0; j < partners; ++j) {
             T* panel = others_ + j * width;
             if (count < width) __builtin_memset(panel, 0, sizeof(T) * width);
+            b_.fetch(n_, column + j, k + width, width);  // what the next panel has of this partner
             copy(b_, column + j, k, count, panel);
             for (int c = 0; c < width; c += kLanes<T>)
                 store<T>(panel + c, load<T>(panel + c) - load<T>(centre_ + k + c));
         }
     }
 
-    // Rows and columns of a matrix of pairs, kPartners apart; columns in memory are read as such.
-    void read_block(const VectorSet& pairs, int64_t column, int64_t partners, T* out) const {
+    // A block of a matrix of pairs, of which whole vectors can be read.
+    struct Pairs {
+        const T* data;
+        int64_t pitch;
+    };
+
+    // In place where that is possible, else in `room`, with `padding` beyond the last partner.
+    Pairs pairs(const VectorSet& matrix, int64_t column, int64_t partners, T padding,
+                T* room) const {
+        const bool own_type = matrix.dtype == (sizeof(T) == 4 ? DType::f32 : DType::f64);
+        const int64_t row_stride = matrix.strides[1], stride = matrix.strides[2];
+        const int64_t offset = n_ * matrix.strides[0] + row_ * row_stride + column * stride;
+        const T* source = static_cast<const T*>(matrix.data) + (own_type ? offset : 0);
+        if (own_type && stride == 1 && partners % kLanes<T> == 0) return {source, row_stride};
         int64_t done = 0;
-        const bool own_type = pairs.dtype == (sizeof(T) == 4 ? DType::f32 : DType::f64);
-        if (own_type && pairs.strides[1] == 1 && pairs.strides[2] != 1) {
-            const T* data = static_cast<const T*>(pairs.data) + n_ * pairs.strides[0] + row_;
+        if (own_type && row_stride == 1 && stride != 1)
             for (; done + kLanes<T> <= partners; done += kLanes<T>) {
                 const T* columns[kLanes<T>];
                 for (int lane = 0; lane < kLanes<T>; ++lane)
-                    columns[lane] = data + (column + done + lane) * pairs.strides[2];
-                transpose_lanes<T>(columns, rows_, kPartners, out + done);
+                    columns[lane] = source + (done + lane) * stride;
+                transpose_lanes<T>(columns, rows_, kPartners, room + done);
             }
+        // The gradient of a sum is one value for all: a row that all share, behind the others.
+        const bool one = stride == 0 && row_stride == 0;
+        if (one) room += block_ * kPartners;
+        for (int64_t r = 0; r < (one ? 1 : rows_); ++r) {
+            T* row = room + r * kPartners;
+            read_vector<T>(matrix, n_, row_ + r, column + done, partners - done, row + done);
+            for (int64_t j = partners; j < round_up(partners, kLanes<T>); ++j) row[j] = padding;
         }
-        if (done == partners) return;
-        // Each row is on another page: see Reader::fetch.
-        const Reader<T> reader(p_, pairs, nullptr, p_.rows);
+        return {room, one ? 0 : kPartners};
+    }
+
+    // The factors of all rows; near pairs are added at once, and leave a factor of 0.
+    template <Metric M>
+    void make_factors(const Pairs& upstream, const Pairs& distances, int64_t column,
+                      int64_t partners) {
+        const Vec<T> limit = splat<T>(T(kNear));
         for (int64_t r = 0; r < rows_; ++r) {
-            reader.fetch(n_, row_ + r + 4, column + done, partners - done);
-            read_vector<T>(pairs, n_, row_ + r, column + done, partners - done,
-                           out + r * kPartners + done);
-        }
-    }
-
-    // The factors of a row; near pairs are added at once, and leave a factor of 0.
-    void make_factors(int64_t column, int64_t partners, int64_t r) {
-        T *factors = factors_ + r * kPartners, *squares = squares_ + r * kPartners;
-        // Beyond the last partner nothing is near, and nothing is added.
-        for (int64_t j = partners; j < round_up(partners, kLanes<T>); ++j)
-            factors[j] = 0, squares[j] = T(__builtin_inf()), square_b_[j] = 0;
-        if (p_.metric == Metric::cosine) drop_zeros(column, partners, r, factors);
-        const Vec<T> limit = splat<T>(T(kNear)), own = splat<T>(square_a_[r]);
-        Vec<T> sum{};
-        Mask<T> near{};
-        for (int64_t j = 0; j < partners; j += kLanes<T>) {
-            Vec<T> factor = load<T>(factors + j), square = load<T>(squares + j);
-            if (p_.metric == Metric::euclidean) {
-                factor = keep<T>(factor / square, square != Vec<T>{});
-                square *= square;
-            } else if (p_.metric == Metric::sqeuclidean) {
-                factor *= T(2);
-            } else {
-                square *= T(2);
+            const T *g = upstream.data + r * upstream.pitch,
+                    *d = distances.data + r * distances.pitch;
+            T* factors = factors_ + r * kPartners;
+            if (M == Metric::cosine && p_.norms_a[n_ * p_.rows + row_ + r] == 0) {
+                __builtin_memset(factors, 0, size_t(partners) * sizeof(T));
+                continue;
             }
-            const Mask<T> here = square < limit * (own + load<T>(square_b_ + j));
-            store<T>(factors + j, factor);
-            store<T>(squares + j, keep<T>(splat<T>(1), here));
-            near |= here;
-            sum += keep<T>(factor, ~here);
+            const Vec<T> own = splat<T>(square_a_[r]);
+            Vec<T> sum{};
+            for (int64_t j = 0; j < partners; j += kLanes<T>) {
+                // A row of either begins on another page, where hardware looks for nothing.
+                __builtin_prefetch(g + kRowsAhead * upstream.pitch + j);
+                __builtin_prefetch(d + kRowsAhead * distances.pitch + j);
+                Vec<T> factor = load<T>(g + j), square = load<T>(d + j);
+                if constexpr (M == Metric::euclidean) {
+                    factor = keep<T>(factor / square, square != Vec<T>{});
+                    square *= square;
+                } else if constexpr (M == Metric::sqeuclidean) {
+                    factor *= T(2);
+                } else {
+                    factor = keep<T>(factor, load<T>(length_b_ + j) != Vec<T>{});
+                    square *= T(2);
+                }
+                store<T>(factors + j, factor);
+                const Mask<T> near = square < limit * (own + load<T>(square_b_ + j));
+                if (any<T>(near)) {
+                    for (int lane = 0; lane < kLanes<T>; ++lane)
+                        if (near[lane]) add_near(column + j + lane, r, factors[j + lane]);
+                    factor = load<T>(factors + j);
+                }
+                sum += factor;
+            }
+            factor_sums_[r] += sum_lanes<T>(sum);
         }
-        factor_sums_[r] += sum_lanes<T>(sum);
-        if (!any<T>(near)) return;
-        for (int64_t j = 0; j < partners; ++j)
-            if (squares[j] != 0) add_near(column + j, r, factors[j]);
-    }
-
-    void drop_zeros(int64_t column, int64_t partners, int64_t r, T* factors) const {
-        const bool zero = p_.norms_a[n_ * p_.rows + row_ + r] == 0;
-        for (int64_t j = 0; j < partners; ++j)
-            if (zero || p_.norms_b[n_ * p_.columns + column + j] == 0) factors[j] = 0;
     }
 
     void add_near(int64_t column, int64_t r, T& factor) {
@@ -281,8 +313,8 @@ class GradientTask {
     int64_t n_, row_, rows_, block_;
     // (block, pitch): the task's vectors less the centre, the sums of products and of near pairs;
     // (kPartners, kPanelColumns): partners less the centre; (block, kPartners): of pairs
-    T *own_, *products_, *near_, *others_, *factors_, *squares_;
-    T *centre_, *row_a_, *row_b_, *square_a_, *square_b_;
+    T *own_, *products_, *near_, *others_, *factors_, *distances_;
+    T *centre_, *row_a_, *row_b_, *square_a_, *square_b_, *length_b_;
     double* factor_sums_;
 };
 

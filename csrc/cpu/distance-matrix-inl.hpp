@@ -17,7 +17,7 @@ using sosie::NoPartial;
 // the lines first.
 constexpr int64_t kStreamedBytes = int64_t(16) << 20;
 
-constexpr int64_t kTaskColumns = 1024;
+constexpr int64_t kTaskColumns = 512;
 
 template <class T>
 struct BlockGrid {
