@@ -53,6 +53,8 @@ class Adapter(Protocol):
     """What the rest of the package needs to know of an array library."""
 
     name: str
+    #: The library, for what it has functions for.
+    module: Any
 
     def dtype(self, array: Array) -> str:
         """Name of the array's dtype, as NumPy spells it."""
@@ -81,6 +83,15 @@ class Adapter(Protocol):
     def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
         """Values on the device of ``like``."""
 
+    def contiguous(self, array: Array, dtype: str) -> Array:
+        """The values in a dtype, in order, where they are; the array itself if it is so already."""
+
+    def device(self, array: Array) -> tuple[int, int]:
+        """Number of the array's CUDA device and address of the library's current stream on it."""
+
+    def on_device(self, array: Array) -> bool:
+        """Whether the array lies in a device's memory, not the host's."""
+
     def threads(self) -> int:
         """Threads this library's user allows."""
 
@@ -89,6 +100,7 @@ class NumPyAdapter:
     """NumPy arrays, in host memory."""
 
     name = "numpy"
+    module: Any = np
 
     def dtype(self, array: Array) -> str:
         """See :class:`Adapter`."""
@@ -139,6 +151,18 @@ class NumPyAdapter:
         """See :class:`Adapter`."""
         return array
 
+    def contiguous(self, array: Array, dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        return np.ascontiguousarray(array, dtype)
+
+    def device(self, array: Array) -> tuple[int, int]:  # noqa: ARG002
+        """See :class:`Adapter`. Host memory is on no device: only an emulator takes it for one."""
+        return 0, 0
+
+    def on_device(self, array: Array) -> bool:  # noqa: ARG002
+        """See :class:`Adapter`."""
+        return False
+
     def threads(self) -> int:
         """See :class:`Adapter`."""
         return get_num_threads()
@@ -150,13 +174,14 @@ _NUMPY_CODES[np.dtype(bool)] = CODES["uint8"]
 
 
 class TorchAdapter:
-    """torch tensors in host memory."""
+    """torch tensors, in host memory or on CUDA devices."""
 
     name = "torch"
 
     def __init__(self) -> None:
         import torch
 
+        self.module: Any = torch
         self._torch = torch
         self._dtypes = {name: getattr(torch, name) for name in CODES if hasattr(torch, name)}
         self._names = {dtype: name for name, dtype in self._dtypes.items()}
@@ -209,10 +234,96 @@ class TorchAdapter:
         """See :class:`Adapter`."""
         return self._torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
 
+    def contiguous(self, array: Array, dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        return array.to(self._dtypes[dtype]).contiguous()
+
+    def device(self, array: Array) -> tuple[int, int]:
+        """See :class:`Adapter`."""
+        if not array.is_cuda:
+            return 0, 0
+        index = array.device.index
+        return index, self._torch.cuda.current_stream(index).cuda_stream
+
+    def on_device(self, array: Array) -> bool:
+        """See :class:`Adapter`. A tensor without data is wherever nothing is computed."""
+        return array.device.type not in ("cpu", "meta")
+
     def threads(self) -> int:
         """See :class:`Adapter`."""
         threads: int = self._torch.get_num_threads()
         return threads
+
+
+class CuPyAdapter:
+    """CuPy arrays, on CUDA devices."""
+
+    name = "cupy"
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.module: Any = cupy
+        self._cupy = cupy
+
+    def dtype(self, array: Array) -> str:
+        """See :class:`Adapter`."""
+        return _NUMPY_NAMES.get(array.dtype) or str(array.dtype.name)
+
+    def argument(self, array: Array) -> Argument:
+        """See :class:`Adapter`."""
+        return array.data.ptr, _NUMPY_CODES[array.dtype], array.strides, True
+
+    def kernel_ready(self, array: Array) -> Array:
+        """See :class:`Adapter`."""
+        return array
+
+    def empty(self, like: Array, shape: Sequence[int], dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        with like.device:
+            return self._cupy.empty(tuple(shape), dtype)
+
+    def empty_like(self, array: Array, dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        with array.device:
+            return self._cupy.empty_like(array, dtype)
+
+    def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array:
+        """See :class:`Adapter`."""
+        return self._cupy.broadcast_to(array, tuple(shape))
+
+    def as_mask(self, mask: Array, shape: Sequence[int]) -> Array:
+        """See :class:`Adapter`."""
+        return self._cupy.broadcast_to(mask, tuple(shape)).view(np.uint8)
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """See :class:`Adapter`."""
+        values: np.ndarray[Any, Any] = array.get()
+        return values
+
+    def from_numpy(self, array: np.ndarray[Any, Any], like: Array) -> Array:
+        """See :class:`Adapter`."""
+        with like.device:
+            return self._cupy.asarray(array)
+
+    def contiguous(self, array: Array, dtype: str) -> Array:
+        """See :class:`Adapter`."""
+        with array.device:
+            return self._cupy.ascontiguousarray(array, dtype)
+
+    def device(self, array: Array) -> tuple[int, int]:
+        """See :class:`Adapter`."""
+        index = array.device.id
+        with array.device:
+            return index, self._cupy.cuda.get_current_stream().ptr
+
+    def on_device(self, array: Array) -> bool:  # noqa: ARG002
+        """See :class:`Adapter`."""
+        return True
+
+    def threads(self) -> int:
+        """See :class:`Adapter`."""
+        return 1
 
 
 def _on_large_pages(tensor: Array) -> Array:
@@ -222,7 +333,7 @@ def _on_large_pages(tensor: Array) -> Array:
     KiB that takes several times as long as filling them does.
     """
     size = tensor.nbytes
-    if size >= _LARGE:
+    if size >= _LARGE and tensor.is_cpu:
         _use_large_pages(tensor.data_ptr(), size)
     return tensor
 
@@ -255,6 +366,11 @@ def is_torch(array: object) -> bool:
     """Whether ``array`` is a torch tensor; imports nothing."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _is_cupy(array: object) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
 
 
 def check_alike(x: Array, y: Array, names: str = "x and y") -> None:
@@ -292,10 +408,13 @@ def _find_adapter(array: Array) -> Adapter:
         found = _adapters[np.ndarray]
     elif is_torch(array):
         found = next((a for a in _adapters.values() if a.name == "torch"), None) or TorchAdapter()
+    elif _is_cupy(array):
+        found = CuPyAdapter()
     else:
         kind = type(array)
         raise TypeError(
-            f"expected NumPy arrays or torch tensors, got {kind.__module__}.{kind.__qualname__}"
+            "expected NumPy arrays, torch tensors or CuPy arrays, "
+            f"got {kind.__module__}.{kind.__qualname__}"
         )
     _adapters[type(array)] = found
     return found

@@ -38,9 +38,9 @@ def weighted_ssd(
     Parameters
     ----------
     x, y : array of any shape with at least one axis
-        NumPy arrays or torch tensors of equal shape and dtype: uint8, uint16, float16, bfloat16,
-        float32 (computed in float32, sums in float64) or float64 (computed in float64). Any
-        strides. Torch tensors are differentiable, any number of times.
+        NumPy arrays, torch tensors or CuPy arrays of equal shape and dtype: uint8, uint16, float16,
+        bfloat16, float32 (computed in float32, sums in float64) or float64 (computed in float64).
+        Any strides. Torch tensors are differentiable, any number of times.
     weight : number or array that broadcasts to x, optional
         By NumPy's rules: one per sample, per pixel ``(H, W)``, per channel ``(C, 1, 1)``, per image
         ``(N, 1, 1, 1)``; nothing is expanded in memory. Boolean (a mask), float16, bfloat16,
@@ -62,9 +62,9 @@ def weighted_ssd(
     Returns
     -------
     scalar or array of shape (N,)
-        float64 for NumPy; float32 (float64 for float64 tensors) for torch. Where the weights sum to
-        0 the mean is 0 and so are its gradients: a batch whose mask is empty adds nothing to a
-        loss, where 0 / 0 would put NaN into every parameter.
+        float64 for NumPy and CuPy; float32 (float64 for float64 tensors) for torch. Where the
+        weights sum to 0 the mean is 0 and so are its gradients: a batch whose mask is empty adds
+        nothing to a loss, where 0 / 0 would put NaN into every parameter.
 
     Raises
     ------
@@ -72,6 +72,7 @@ def weighted_ssd(
         Dtypes or libraries differ or are not supported.
     ValueError
         Shapes differ or do not broadcast, an option is unknown, a weight is negative or not finite.
+        On a CUDA device, for which nobody waits, such a weight makes its sum NaN instead.
 
     Examples
     --------
@@ -285,7 +286,7 @@ def _psnr(
         ratios = 10.0 * (peak**2 / errors).log10()
     else:
         with np.errstate(divide="ignore"):
-            ratios = 10.0 * np.log10(peak**2 / errors)
+            ratios = 10.0 * adapter(errors).module.log10(peak**2 / errors)
     reduced = {"none": lambda: ratios, "mean": ratios.mean, "sum": ratios.sum}[reduction]()
     return _in_dtype_of_result(reduced, x)
 
@@ -349,8 +350,9 @@ def _weighted_mean(sums: Any) -> Any:
     """``S / W`` of sums ``(..., 2)``; 0 where W is 0."""
     if is_torch(sums):
         return _torch_operators().weighted_mean(sums)
+    where = adapter(sums).module.where
     empty = sums[..., 1] == 0.0
-    return np.where(empty, 0.0, sums[..., 0]) / np.where(empty, 1.0, sums[..., 1])
+    return where(empty, 0.0, sums[..., 0]) / where(empty, 1.0, sums[..., 1])
 
 
 def _in_dtype_of_result(value: Any, x: Array) -> Any:

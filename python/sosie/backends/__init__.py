@@ -5,6 +5,9 @@ An executor is a module with the functions of every family it serves, all with t
 ``native`` (compiled kernels), ``numba`` (the same formulas, compiled at run time) and ``reference``
 (float64 NumPy, the specification). For arrays in host memory the first of them that is available is
 used, unless ``SOSIE_BACKEND`` or :func:`use_backend` names another.
+
+Arrays on a CUDA device have an executor of their own, whose kernels are launched by the compiled
+module (``cuda``) or, where that is missing, compiled at run time by CuPy (``cupy``).
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sosie.arrays import adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,28 +33,50 @@ _HOST = {
     "numba": "numba",
     "reference": "numpy",
 }
-#: Executors for other memory: their arrays choose them.
-_DEVICE = {"cupy": "cupy"}
+#: Who launches kernels for arrays on CUDA devices, in order of preference.
+_DEVICE = ("cuda", "cupy")
 
 _forced: ContextVar[str | None] = ContextVar("sosie_backend", default=None)
 _default: Any = None
 
 
 def executor(array: object) -> Any:
-    """Module that computes on ``array``, a NumPy array or a torch tensor in host memory.
+    """Module that computes on ``array``, where it is.
 
     Raises
     ------
     RuntimeError
-        ``SOSIE_BACKEND`` names an executor that is missing here, or unknown.
+        ``SOSIE_BACKEND`` names an executor that is missing here, or unknown; or nobody can compute
+        on CUDA devices here.
     TypeError
-        The array lies on a device that has no executor.
+        The array is not where the executor chosen by :func:`use_backend` computes, or on a device
+        that has no executor.
     """
-    device = getattr(array, "device", None)
-    if device is not None and getattr(device, "type", "cpu") not in ("cpu", "meta"):
-        raise TypeError(f"expected arrays in host memory (NumPy, torch CPU), got one on {device}")
     forced = _forced.get()
+    if is_on_device(array):
+        return _device_executor(array, forced)
     return _default_executor() if forced is None else _load(forced)
+
+
+def is_on_device(array: object) -> bool:
+    """Whether an array lies in the memory of a device, not the host's."""
+    return not isinstance(array, np.ndarray) and adapter(array).on_device(array)
+
+
+def _device_executor(array: Any, forced: str | None) -> Any:
+    kind = getattr(array.device, "type", "cuda")  # CuPy's devices are all CUDA's
+    if kind != "cuda":
+        raise TypeError(f"expected arrays in host memory or on CUDA devices, got {array.device}")
+    if forced is not None:
+        raise TypeError(
+            f"backend {forced!r} computes on arrays in host memory, got one on {array.device}: "
+            "copy it there first, or leave the choice of the backend to its device"
+        )
+    from sosie.backends import cuda
+    from sosie.backends.cuda.launcher import launcher
+
+    launcher()  # says what is missing, if anything is
+    return cuda
 
 
 @contextmanager
@@ -56,8 +85,9 @@ def use_backend(name: str) -> Iterator[None]:
 
     Parameters
     ----------
-    name : {"native", "numba", "reference"}
-        See :func:`available_backends`.
+    name : {"native", "numba", "reference", "cuda", "cupy"}
+        See :func:`available_backends`. The last two are for arrays on CUDA devices alone, the
+        others for arrays in host memory alone.
 
     Raises
     ------
@@ -73,6 +103,12 @@ def use_backend(name: str) -> Iterator[None]:
     >>> float(value)
     1.0
     """
+    if name in _DEVICE:
+        from sosie.backends.cuda.launcher import use_launcher
+
+        with use_launcher(name):
+            yield
+        return
     _load(name)
     token = _forced.set(name)
     try:
@@ -90,12 +126,13 @@ def available_backends() -> dict[str, str]:
     >>> sosie.available_backends()["reference"]
     'available'
     """
-    return {name: _reason(needs) for name, needs in (_HOST | _DEVICE).items()}
+    from sosie.backends.cuda.launcher import unusable_reason
+
+    host = {name: _reason(needs) for name, needs in _HOST.items()}
+    return host | {name: unusable_reason(name) or "available" for name in _DEVICE}
 
 
 def _reason(needs: str) -> str:
-    if needs == "cupy":
-        return "no kernels for CuPy arrays yet; CuPy arrays are refused"
     try:
         importlib.import_module(needs)
     except ImportError as error:
@@ -105,7 +142,9 @@ def _reason(needs: str) -> str:
 
 def _load(name: str) -> Any:
     if name not in _HOST:
-        raise RuntimeError(f"expected a backend out of {', '.join(_HOST)}, got {name!r}")
+        raise RuntimeError(
+            f"expected a backend out of {', '.join((*_HOST, *_DEVICE))}, got {name!r}"
+        )
     reason = _reason(_HOST[name])
     if reason != "available":
         raise RuntimeError(f"backend {name!r} is not available: {reason}")

@@ -50,7 +50,8 @@ class Operator:
         ``vmap(call, info, in_dims, *arguments) -> (results, out_dims)``, where ``call`` is the
         operator without the mapped axis.
     cuda : callable, optional
-        Kernel for CUDA tensors. Without one such a call raises NotImplementedError.
+        Kernel for CUDA tensors, the same one where the executor of the tensors' device is all that
+        it takes. Without one such a call raises NotImplementedError.
     """
 
     schema: str
@@ -185,7 +186,7 @@ def _no_cuda_kernel(name: str) -> Callable[..., Any]:
     def refuse(*arguments: Any) -> Any:
         devices = sorted({str(a.device) for a in arguments if isinstance(a, torch.Tensor)})
         raise NotImplementedError(
-            f"sosie::{name} has no CUDA kernel in this build: expected CPU tensors, "
+            f"sosie::{name} has no CUDA kernel yet: expected CPU tensors, "
             f"got tensors on {', '.join(devices)}"
         )
 

@@ -119,7 +119,7 @@ def _sum_images(values: Tensor, per_image: bool) -> Tensor:
 # ---- sosie::ssd ----------------------------------------------------------------------------------
 
 
-def _ssd_cpu(
+def _ssd_kernel(
     x: Tensor, y: Tensor, weight: Tensor | None, per_image: bool, allow_negative: bool
 ) -> Tensor:
     result: Tensor = executor(x).ssd_forward(
@@ -177,11 +177,12 @@ def _in_front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 _ssd = register(
     Operator(
         "ssd(Tensor x, Tensor y, Tensor? weight, bool per_image, bool allow_negative) -> Tensor",
-        cpu=_ssd_cpu,
+        cpu=_ssd_kernel,
         fake=_ssd_fake,
         setup_context=_save_images,
         backward=_ssd_derivative,
         vmap=_map_sums,
+        cuda=_ssd_kernel,
     )
 )
 
@@ -189,7 +190,7 @@ _ssd = register(
 # ---- sosie::ssd_backward -------------------------------------------------------------------------
 
 
-def _ssd_backward_cpu(
+def _ssd_backward_kernel(
     x: Tensor,
     y: Tensor,
     weight: Tensor | None,
@@ -268,11 +269,12 @@ _ssd_backward = register(
     Operator(
         "ssd_backward(Tensor x, Tensor y, Tensor? weight, Tensor upstream, bool per_image, "
         "bool need_x, bool need_y, bool need_weight) -> (Tensor, Tensor, Tensor)",
-        cpu=_ssd_backward_cpu,
+        cpu=_ssd_backward_kernel,
         fake=_ssd_backward_fake,
         setup_context=_save_images_and_upstream,
         backward=_ssd_second_derivative,
         vmap=map_one_by_one,
+        cuda=_ssd_backward_kernel,
     )
 )
 
@@ -306,6 +308,22 @@ def _ssd_loss_cpu(
     value = total if not mean else total / weights if weights != 0.0 else 0.0
     result = torch.tensor(value, dtype=computed_dtype(x))
     return result, or_empty(grad_x, x), or_empty(grad_y, y)
+
+
+def _ssd_loss_cuda(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    mean: bool,
+    allow_negative: bool,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, but the host never learns the value."""
+    value, grad_x, grad_y = executor(x).ssd_loss_value(
+        x, y, weight, mean=mean, allow_negative=allow_negative, need_x=need_x, need_y=need_y
+    )
+    return value.reshape(()), or_empty(grad_x, x), or_empty(grad_y, y)
 
 
 def _ssd_loss_fake(
@@ -384,5 +402,6 @@ _ssd_loss = register(
         setup_context=_save_images_and_gradients,
         backward=_ssd_loss_derivative,
         vmap=map_one_by_one,
+        cuda=_ssd_loss_cuda,
     )
 )

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels for CUDA devices, for torch CUDA tensors and CuPy arrays.
+
+Every function prepares the struct that a kernel takes, results and workspaces of the array's own
+library, and launches on the array's device and that library's current stream. Nothing waits for the
+device, so nothing is said of values: a weight that is not allowed makes its sum NaN.
+
+These functions trust their arguments: the public ones checked shapes, dtypes and parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sosie.backends.cuda.ssd import ssd_backward, ssd_forward, ssd_loss, ssd_loss_value
+
+__all__ = ["ssd_backward", "ssd_forward", "ssd_loss", "ssd_loss_value"]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    raise NotImplementedError(
+        f"there is no CUDA kernel for {name} yet: expected arrays in host memory (NumPy, torch CPU)"
+    )
