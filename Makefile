@@ -22,7 +22,7 @@ BUILD_REQUIREMENTS := "scikit-build-core>=1.0" "pybind11>=3.0" "cmake>=3.24" nin
 TORCH_TESTS := tests/test_torch_ssim.py tests/test_torch_ssd.py tests/test_torch_paired.py \
     tests/test_torch_distance.py tests/test_losses.py tests/test_peers_ssim.py
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc python -type f -not -name '*.pyc')
-CXX_SOURCES := $(shell find csrc tests/cpp -name '*.?pp')
+CXX_SOURCES := $(shell find csrc tests/cpp tests/simt -name '*.?pp' -o -name '*.cu' -o -name '*.cuh')
 # $(call install,extra,build folder,warnings as errors)
 install = $(PIP) --no-build-isolation -C build-dir=build/$(2) -C cmake.define.SOSIE_WERROR=$(3) ".[$(1)]"
 
@@ -32,12 +32,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test bench lint clean format
 .PHONY: test-python test-doctest test-isas test-kernels test-sanitizers test-neon test-demo
+.PHONY: test-cuda-emulated test-nvcc
 
 demo: $(VENV)/.installed
 	$(BIN)/sosie demo --output demo/report.html $(DEMO_ARGUMENTS)
 
 # In the order of the time they take to fail.
-test: lint test-kernels test-sanitizers test-neon test-python test-doctest test-isas test-demo
+test: lint test-kernels test-sanitizers test-neon test-cuda-emulated test-python test-doctest test-isas test-demo
 	@echo "All checks passed."
 
 bench: $(VENV)/.installed-dev
@@ -85,6 +86,7 @@ format: $(VENV)/.installed-dev
 
 # ----------------------------------------------------------------------------------- Python tests
 
+# CUDA kernels too: on the emulator that test-cuda-emulated built, and by nvcc (see test-nvcc).
 test-python: $(VENV)/.installed-dev
 	$(PYTEST) tests
 
@@ -114,6 +116,17 @@ endef
 
 test-kernels: $(VENV)/.torch
 	$(call kernel_tests,kernels)
+
+# The CUDA kernels on the CPU: values, races, accesses beyond arrays. Python's tests use the first.
+test-cuda-emulated: $(VENV)/.torch
+	$(call kernel_tests,cuda-emulated,-DSOSIE_CUDA_EMULATED=ON)
+	$(call kernel_tests,cuda-emulated-address,-DSOSIE_CUDA_EMULATED=ON -DSOSIE_SANITIZE=address$(comma)undefined)
+	$(call kernel_tests,cuda-emulated-thread,-DSOSIE_CUDA_EMULATED=ON -DSOSIE_SANITIZE=thread)
+
+# What NVIDIA's compilers say to the CUDA kernels; part of test-python. Skipped without nvcc, unless
+# REQUIRE_NVCC is set.
+test-nvcc: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/test_nvcc.py
 
 test-sanitizers: $(VENV)/.torch
 	$(call kernel_tests,kernels-address,-DSOSIE_SANITIZE=address$(comma)undefined)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rich import table as rich_table
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 __all__ = ["Table"]
 
@@ -35,8 +37,10 @@ class Table:
     notes: list[str] = field(default_factory=list)
     numbers: bool = True
 
-    def rich(self) -> rich_table.Table:
-        """For a terminal."""
+    def rich(self) -> RichTable:
+        """For a terminal, where rich is installed."""
+        from rich import table as rich_table
+
         table = rich_table.Table(
             title=self.title,
             caption="\n".join(self.notes),

@@ -35,6 +35,20 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    if not any(item.get_closest_marker("gpu") for item in items):
+        return
+    from sosie.backends.cuda.launcher import launcher
+
+    try:
+        launcher()
+    except RuntimeError as error:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
 @pytest.fixture
 def run_python() -> Callable[..., str]:
     """Run code in a fresh interpreter and return what it printed.

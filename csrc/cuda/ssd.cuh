@@ -241,7 +241,7 @@ template <class T, bool Weighted, int N>
 __device__ __forceinline__ void ssd_forward_packs(const SSDForward& call) {
     SSDSums<typename SSDCompute<T>::type> sums = {};
     const SSDPart part = part_of_block<N>(call);
-#pragma unroll 4
+#pragma unroll(N > 1 ? 4 : 1)
     for (long long pack = part.begin + part.thread; pack < part.end; pack += kSSDThreads)
         add_pack<T, Weighted, N>(call, part, pack, sums);
     finish_sums<typename SSDCompute<T>::type, Weighted>(call, part, sums);
@@ -325,7 +325,7 @@ __device__ __forceinline__ void ssd_backward_packs(const SSDBackward& call) {
     SSDSums<typename SSDCompute<T>::type> sums = {};
     const SSDPart part = part_of_block<N>(call.forward);
     const auto upstream = upstream_of<typename SSDCompute<T>::type>(call, part.image);
-#pragma unroll 2
+#pragma unroll(N > 1 ? 2 : 1)
     for (long long pack = part.begin + part.thread; pack < part.end; pack += kSSDThreads)
         differentiate_pack<T, Weighted, N>(call, part, pack, upstream, sums);
     finish_sums<typename SSDCompute<T>::type, Weighted>(call.forward, part, sums);

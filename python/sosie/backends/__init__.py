@@ -103,6 +103,10 @@ def use_backend(name: str) -> Iterator[None]:
     >>> float(value)
     1.0
     """
+    if name not in _HOST and name not in _DEVICE:
+        raise RuntimeError(
+            f"expected a backend out of {', '.join((*_HOST, *_DEVICE))}, got {name!r}"
+        )
     if name in _DEVICE:
         from sosie.backends.cuda.launcher import use_launcher
 
@@ -142,9 +146,7 @@ def _reason(needs: str) -> str:
 
 def _load(name: str) -> Any:
     if name not in _HOST:
-        raise RuntimeError(
-            f"expected a backend out of {', '.join((*_HOST, *_DEVICE))}, got {name!r}"
-        )
+        raise RuntimeError(f"expected a backend out of {', '.join(_HOST)}, got {name!r}")
     reason = _reason(_HOST[name])
     if reason != "available":
         raise RuntimeError(f"backend {name!r} is not available: {reason}")

@@ -14,6 +14,7 @@ __all__ = ["CXX_TYPES", "DTYPE_BYTES", "element_strides", "merged_axes"]
 
 #: Storage types of the kernels.
 CXX_TYPES = {
+    "bool": "unsigned char",
     "uint8": "unsigned char",
     "uint16": "unsigned short",
     "float16": "half",

@@ -2,21 +2,21 @@
 """Kernels for CUDA devices compiled at run time, by CuPy.
 
 For installations without the compiled module, and devices it has no kernels for. The sources are
-those that it is made of. A family is compiled at the first use of one of its kernels on a device, a
-kernel at a time; CuPy keeps what it compiled on disk.
+those that it is made of. A kernel is compiled at its first use on a device; CuPy keeps what it
+compiled on disk.
 
 The functions are those of ``sosie._cuda``.
 """
 
 from __future__ import annotations
 
-import re
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import cupy
 import numpy as np
+
+from sosie.backends.cuda.sources import expression, source
 
 __all__ = ["launch", "most_shared_bytes", "multiprocessors", "unusable_reason"]
 
@@ -89,42 +89,3 @@ def _function(kernel: str, device: int) -> Any:  # noqa: ARG001
     name = expression(kernel)
     module = cupy.RawModule(code=source(kernel), options=_OPTIONS, name_expressions=(name,))
     return module.get_function(name)
-
-
-def expression(kernel: str) -> str:
-    """A kernel's name with the namespace of the sources before it and its types.
-
-    Examples
-    --------
-    >>> expression("ssd_forward<half, true>")
-    'sosie::ssd_forward<sosie::half, true>'
-    """
-    return "sosie::" + re.sub(r"\b(half|bfloat16)\b", r"sosie::\1", kernel)
-
-
-@cache
-def source(kernel: str) -> str:
-    """Text of the file that a kernel is defined in, with all that it includes.
-
-    One text, as CuPy's cache looks at it and not at files that it includes.
-    """
-    folder = resources.files("sosie.backends.cupy") / "sources"
-    definition = re.compile(rf"__global__[^;{{]*\b{kernel.partition('<')[0]}\(")
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".cuh") and definition.search(file.read_text(encoding="utf-8")):
-            return _with_includes(file.name, set())
-    raise ValueError(f"no source defines a kernel {kernel}")
-
-
-def _with_includes(name: str, seen: set[str]) -> str:
-    if name in seen:
-        return ""
-    seen.add(name)
-    folder = resources.files("sosie.backends.cupy") / "sources"
-    text = (folder / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
-    return re.sub(
-        r'^#include "([\w-]+\.cuh)"$',
-        lambda match: _with_includes(match.group(1), seen),
-        text,
-        flags=re.MULTILINE,
-    )

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each kernel costs by count, and the time that an H100 needs for it at least.
+
+Counted by hand from the sources, for float32: bytes of device memory where every input is read once
+and halos come from the caches; words of shared memory; issue slots of the floating-point pipes. The
+time is that of whichever is the bottleneck. Nothing here was measured.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.tables import Table
+
+__all__ = ["COSTS", "H100", "Cost", "Limits", "prediction"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rates of a device per second."""
+
+    name: str
+    bytes: float
+    slots: float
+    words: float
+
+
+#: SXM5: HBM3; 132 multiprocessors of 128 lanes and 32 banks at 1.755 GHz, which it sustains.
+H100 = Limits("H100 SXM", 3.35e12, 132 * 128 * 1.755e9, 132 * 32 * 1.755e9)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Per element of one image.
+
+    Attributes
+    ----------
+    kernel : str
+        Its name.
+    task : str
+        What it is called for.
+    bytes, slots, words : float
+        Of device memory; issued instructions of one lane; words of shared memory.
+    """
+
+    kernel: str
+    task: str
+    bytes: float
+    slots: float
+    words: float
+
+    def picoseconds(self, limits: Limits) -> dict[str, float]:
+        """Least time per element by each limit."""
+        return {
+            "memory": 1e12 * self.bytes / limits.bytes,
+            "issue": 1e12 * self.slots / limits.slots,
+            "shared memory": 1e12 * self.words / limits.words,
+        }
+
+
+COSTS = (
+    # Two loads and 12 operations on addresses per pack of 4; difference, product and sum.
+    Cost("ssd_forward<float, false>", "squared differences", 8, 6, 0),
+    Cost("ssd_forward<float, true>", "the same, weights per pixel", 12, 15, 0),
+    Cost("ssd_backward<float, false>", "one-call loss and gradient", 12, 9, 0),
+    Cost("ssd_backward<float, true>", "the same, weights per pixel", 16, 20, 0),
+)
+
+
+def prediction(limits: Limits = H100) -> Table:
+    """Counts, registers where nvcc is installed, and predicted times."""
+    registers = _registers()
+    table = Table(
+        f"Counted costs per float32 element, and times predicted for an {limits.name}",
+        ("kernel", "task", "bytes", "slots", "words", "registers", "ps", "limit"),
+    )
+    for cost in COSTS:
+        times = cost.picoseconds(limits)
+        limit = max(times, key=lambda name: times[name])
+        used = registers.get(cost.kernel)
+        table.rows.append((
+            cost.kernel, cost.task, f"{cost.bytes:g}", f"{cost.slots:g}", f"{cost.words:g}",
+            "" if used is None else str(used), f"{times[limit]:.1f}", limit,
+        ))  # fmt: skip
+    table.notes.append(
+        "No kernel spills registers; tests compile them all and read ptxas's report."
+    )
+    table.notes.append("Not measured: counts over the limits of the device.")
+    return table
+
+
+def _registers() -> dict[str, int]:
+    """Registers of a thread by ptxas for compute capability 9.0; empty without nvcc."""
+    if shutil.which("nvcc") is None or shutil.which("c++filt") is None:
+        return {}
+    found = {}
+    for path in sorted((Path(__file__).parents[2] / "csrc" / "cuda").glob("*-kernels.cu")):
+        with tempfile.TemporaryDirectory() as folder:
+            report = subprocess.run(
+                ["nvcc", "-std=c++17", "-O3", "-arch=sm_90", "-ftz=true", "-cubin",
+                 "--ptxas-options=-v", path, "-o", f"{folder}/kernels.cubin"],
+                capture_output=True, text=True, check=True,
+            ).stderr  # fmt: skip
+        names = subprocess.run(
+            ["c++filt"], input=report, capture_output=True, text=True, check=True
+        )
+        for name, used in re.findall(
+            r"entry function 'void sosie::(.+?)\(.*?Used (\d+) registers", names.stdout, re.DOTALL
+        ):
+            found[name.replace("sosie::", "")] = int(used)
+    return found

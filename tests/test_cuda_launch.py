@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How CUDA kernels are reached: pointers, strides, devices and streams, fallbacks, error texts.
+
+The launcher is replaced at its one place, and CuPy by a few lines, so no device is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sosie
+from emulator import Emulator, emulated, needs_emulator
+from sosie import arrays, backends
+from sosie.backends.cuda import launcher as seam
+from sosie.backends.cuda.layout import merged_axes
+
+torch = pytest.importorskip("torch")
+
+HAS_MODULE = seam.unusable_reason("cuda") != (
+    "this build has no module for CUDA (it needs nvcc, see SOSIE_CUDA)"
+)
+
+
+class Recorder(Emulator):
+    """Keeps what it is called with, and runs nothing."""
+
+    def launch(self, *arguments: Any) -> None:
+        """See ``sosie.backends.cuda.launcher.Launcher``."""
+        self.calls = [*getattr(self, "calls", []), arguments]
+
+
+# --- A CuPy of a few lines ------------------------------------------------------------------------
+
+
+class Device:
+    """A device as CuPy has it; in a ``with`` block it is the current one."""
+
+    current = 0
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+    def __enter__(self) -> Any:
+        self.before, Device.current = Device.current, self.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Device.current = self.before
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+
+class DeviceArray:
+    """A NumPy array that says it is on a device."""
+
+    def __init__(self, values: np.ndarray, device: int = 0) -> None:
+        self.values, self.device = values, Device(device)
+        self.shape, self.ndim, self.dtype = values.shape, values.ndim, values.dtype
+        self.strides = values.strides
+        self.data = types.SimpleNamespace(ptr=values.ctypes.data)
+
+    def __getitem__(self, index: Any) -> DeviceArray:
+        return DeviceArray(self.values[index], self.device.id)
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module that looks like CuPy: streams are numbered 100 times their device."""
+    module: Any = types.ModuleType("cupy")
+    module.ndarray = DeviceArray
+    here = lambda values: DeviceArray(values, Device.current)  # noqa: E731
+    module.empty = lambda shape, dtype: here(np.empty(shape, dtype))
+    module.empty_like = lambda array, dtype: here(np.empty_like(array.values, dtype))
+    module.broadcast_to = lambda array, shape: DeviceArray(
+        np.broadcast_to(array.values, shape), array.device.id
+    )
+    module.cuda = types.SimpleNamespace(
+        get_current_stream=lambda: types.SimpleNamespace(ptr=100 * Device.current)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    known = dict(arrays._adapters)
+    yield module
+    arrays._adapters.clear()
+    arrays._adapters.update(known)
+
+
+@contextmanager
+def recorded() -> Iterator[Recorder]:
+    recorder = Recorder()
+    with seam.use_launcher(recorder):
+        yield recorder
+
+
+def test_cupy_arrays_are_launched_on_where_they_are(cupy: Any) -> None:  # noqa: ARG001
+    x = DeviceArray(np.zeros((2, 3, 8, 10), np.float32), device=1)
+    y = DeviceArray(np.zeros((2, 3, 8, 20), np.float32), device=1)[..., ::2]
+    with recorded() as recorder:
+        result = sosie.weighted_ssd(x, y, reduction="none")
+    assert isinstance(result, DeviceArray)
+    assert result.device.id == 1
+    kernel, grid, block, shared, parameters, device, stream, clear, clear_bytes = recorder.calls[0]
+    assert kernel == "ssd_forward<float, false>"
+    assert (grid, block, shared) == ((2, 1, 1), (256, 1, 1), 0)
+    assert (device, stream) == (1, 100)
+    assert (clear_bytes, clear % 4) == (8, 0)
+    from sosie.backends.cuda.ssd import _Forward
+
+    call = _Forward.from_buffer_copy(parameters)
+    assert call.x.data == x.data.ptr
+    assert call.y.data == y.data.ptr
+    # The columns of y are 2 apart: one axis for both, as x's 1 and y's 2 walk all rows.
+    assert (call.axes.axes, call.axes.count, call.pack) == (1, 240, 1)
+    assert (call.x.strides[0], call.y.strides[0]) == (1, 2)
+    assert (call.x.image_stride, call.y.image_stride) == (240, 480)
+
+
+def test_arrays_on_different_devices_are_refused(cupy: Any) -> None:  # noqa: ARG001
+    x, y = (DeviceArray(np.zeros((8, 8), np.float32), device=number) for number in (0, 1))
+    with recorded() as recorder, pytest.raises(ValueError, match=r"on one device, got .*0.*1"):
+        sosie.weighted_ssd(x, y)
+    weight = DeviceArray(np.zeros((8, 8), np.float32), device=1)
+    with recorded(), pytest.raises(ValueError, match=r"weights on .*0.* like the images"):
+        sosie.weighted_ssd(x, x, weight)
+    assert not hasattr(recorder, "calls")
+
+
+def test_host_and_device_do_not_mix(cupy: Any) -> None:  # noqa: ARG001
+    x = DeviceArray(np.zeros((8, 8), np.float32))
+    with recorded(), pytest.raises(TypeError, match=r"of one array library, got .*DeviceArray"):
+        sosie.weighted_ssd(x, x.values)
+
+
+def test_an_unsupported_dtype_is_named(cupy: Any) -> None:  # noqa: ARG001
+    x = DeviceArray(np.zeros((8, 8), np.int64))
+    with recorded(), pytest.raises(TypeError, match=r"arrays of dtype uint8, .*, got int64"):
+        sosie.weighted_ssd(x, x)
+
+
+def test_what_has_no_kernel_yet_says_so(cupy: Any) -> None:  # noqa: ARG001
+    x = DeviceArray(np.zeros((8, 8), np.float32))
+    with recorded(), pytest.raises(NotImplementedError, match=r"no CUDA kernel for .* yet"):
+        sosie.euclidean_distance(x, x)
+
+
+def test_a_host_backend_takes_no_device_array(cupy: Any) -> None:  # noqa: ARG001
+    x = DeviceArray(np.zeros((8, 8), np.float32))
+    with sosie.use_backend("reference"), pytest.raises(TypeError, match="'reference' computes on"):
+        sosie.weighted_ssd(x, x)
+
+
+# --- Who launches ---------------------------------------------------------------------------------
+
+
+def _module(reason: str) -> Any:
+    return types.SimpleNamespace(unusable_reason=lambda: reason, launch=None)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "chosen"),
+    [
+        ({"sosie._cuda": "", "sosie.backends.cupy": ""}, "sosie._cuda"),
+        ({"sosie._cuda": "no device", "sosie.backends.cupy": ""}, "sosie.backends.cupy"),
+        ({"sosie.backends.cupy": ""}, "sosie.backends.cupy"),
+    ],
+)
+def test_order_of_launchers(
+    monkeypatch: pytest.MonkeyPatch, reasons: dict[str, str], chosen: str
+) -> None:
+    modules = {name: _module(reason) for name, reason in reasons.items()}
+
+    def load(name: str) -> Any:
+        if name not in modules:
+            raise ImportError(name)
+        return modules[name]
+
+    monkeypatch.setattr(seam, "_default", None)
+    monkeypatch.setattr(seam.importlib, "import_module", load)
+    assert seam.launcher() is modules[chosen]
+
+
+def test_without_anybody_to_launch_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(name: str) -> Any:
+        if name == "sosie._cuda":
+            return _module("the NVIDIA driver serves CUDA 11.8, this build needs CUDA 13.0")
+        raise ImportError("No module named 'cupy'")
+
+    monkeypatch.setattr(seam, "_default", None)
+    monkeypatch.setattr(seam.importlib, "import_module", load)
+    with pytest.raises(
+        RuntimeError, match=r"serves CUDA 11\.8.*CuPy cannot be imported.*cupy-cuda"
+    ):
+        seam.launcher()
+    with (
+        pytest.raises(RuntimeError, match=r"'cupy' is not available: CuPy cannot"),
+        sosie.use_backend("cupy"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not HAS_MODULE, reason="built without nvcc")
+def test_the_module_refuses_what_does_not_fit() -> None:
+    from sosie import _cuda
+
+    launch: Callable[..., None] = _cuda.launch
+    with pytest.raises(ValueError, match="no kernel of_that_name"):
+        launch("of_that_name", (1, 1, 1), (1, 1, 1), 0, b"", 0, 0, 0, 0)
+    with pytest.raises(ValueError, match=r"takes \d+ bytes of parameters, got 3"):
+        launch("ssd_forward<float, false>", (1, 1, 1), (1, 1, 1), 0, b"abc", 0, 0, 0, 0)
+
+
+@pytest.mark.skipif(not HAS_MODULE, reason="built without nvcc")
+def test_structs_are_as_long_as_the_kernels_say() -> None:
+    from sosie import _cuda
+    from sosie.backends.cuda import ssd
+
+    structs = {"ssd_forward<half, true>": ssd._Forward, "ssd_backward<half, true>": ssd._Backward,
+               "ssd_weight_backward<half>": ssd._WeightBackward}  # fmt: skip
+    for kernel, struct in structs.items():
+        with pytest.raises(ValueError, match=f"takes {ctypes.sizeof(struct)} bytes"):
+            _cuda.launch(kernel, (1, 1, 1), (1, 1, 1), 0, b"", 0, 0, 0, 0)
+
+
+@pytest.mark.skipif(not HAS_MODULE, reason="built without nvcc")
+def test_without_a_device_a_launch_fails_with_a_sentence() -> None:
+    from sosie import _cuda
+    from sosie.backends.cuda.ssd import _Forward
+
+    if _cuda.device_count():
+        pytest.skip("there is a device here")
+    assert _cuda.unusable_reason()
+    kernel, parameters = "ssd_forward<float, false>", bytes(_Forward())
+    with pytest.raises(RuntimeError, match="CUDA could not run anything on device 0: no"):
+        _cuda.launch(kernel, (1, 1, 1), (256, 1, 1), 0, parameters, 0, 0, 0, 0)
+
+
+# --- Sources for CuPy -----------------------------------------------------------------------------
+
+
+def test_sources_are_shipped_and_include_nothing_else() -> None:
+    folder = resources.files("sosie.backends.cuda") / "kernels"
+    names = sorted(file.name for file in folder.iterdir())
+    assert {"common.cuh", "ssd.cuh", "ssd-list.hpp"} <= set(names)
+    for name in names:
+        text = (folder / name).read_text(encoding="utf-8")
+        outside = [line for line in text.splitlines() if line.startswith("#include <")]
+        assert outside == [], name
+
+
+def test_a_fresh_interpreter_without_cupy_imports_none(run_python: Callable[..., str]) -> None:
+    code = """
+import sys, numpy as np, sosie
+x = np.zeros((9, 9), np.float32)
+sosie.weighted_ssd(x, x)
+print(sorted(name for name in sys.modules if "cupy" in name or name == "sosie._cuda"))
+"""
+    assert run_python(code).strip() == "[]"
+
+
+# --- Layouts, torch -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "lengths", "merged"),
+    [
+        ((2, 3, 4), [(12, 4, 1)], [24], [[1]]),
+        ((2, 3, 4), [(1, 8, 2)], [24], [[1]]),
+        ((2, 3, 4), [(1, 9, 2)], [3, 8], [[9, 1]]),
+        ((2, 3, 4), [(12, 4, 1), (0, 4, 1)], [2, 12], [[12, 1], [0, 1]]),
+        ((1, 1), [(7, 9)], [1], [[1]]),
+        ((4, 5), [(-5, -1)], [20], [[-1]]),
+    ],
+)
+def test_merged_axes(shape: Any, strides: Any, lengths: Any, merged: Any) -> None:
+    assert merged_axes(shape, strides) == (lengths, merged)
+
+
+@needs_emulator
+def test_torch_derivatives_go_through_the_kernels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y, weight = (
+        torch.rand(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 2, 5, 6), (2, 2, 5, 6), (1, 2, 1, 6))
+    )
+    with emulated() as emulator:
+        assert torch.autograd.gradcheck(
+            lambda *given: sosie.weighted_ssd(*given, reduction="mean"), (x, y, weight)
+        )
+    assert {name.partition("<")[0] for name in emulator.launched} == {
+        "ssd_forward", "ssd_backward", "ssd_weight_backward",
+    }  # fmt: skip
+
+
+@needs_emulator
+def test_bfloat16_and_channels_last() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(2, 3, 9, 16, generator=generator) for _ in range(2))
+    layout = torch.channels_last
+    x, y = (image.to(torch.bfloat16, memory_format=layout).requires_grad_() for image in (x, y))
+    sosie.weighted_ssd(x, y, reduction="mean").backward()
+    expected = x.grad
+    x.grad = None
+    with emulated():
+        sosie.weighted_ssd(x, y, reduction="mean").backward()
+    assert x.grad.is_contiguous(memory_format=layout)
+    # Both round once, to 8 bits.
+    torch.testing.assert_close(x.grad, expected, rtol=2.0**-8, atol=0.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("own_stream", [False, True])
+def test_streams_and_graphs(own_stream: bool) -> None:
+    x, y = (torch.rand(2, 3, 256, 256, device="cuda") for _ in range(2))
+    stream = torch.cuda.Stream() if own_stream else None
+    with torch.cuda.stream(stream) if stream else nullcontext():
+        for _ in range(3):
+            sosie.weighted_ssd(x, y)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = sosie.weighted_ssd(x, y)
+        x.copy_(torch.rand_like(x))
+        graph.replay()
+        torch.testing.assert_close(captured, ((x - y) ** 2).sum(), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.gpu
+def test_more_than_2_31_elements() -> None:
+    count = 2**31 + 2**20
+    if torch.cuda.mem_get_info()[0] < 3 * count:
+        pytest.skip("needs 6 GiB of device memory")
+    x = torch.zeros(count, dtype=torch.uint8, device="cuda")
+    y = x.clone()
+    y[-1] = 3
+    assert float(sosie.weighted_ssd(x, y)) == 9.0
+
+
+def test_backends_are_listed() -> None:
+    assert {"cuda", "cupy"} <= set(backends.available_backends())
