@@ -13,8 +13,27 @@ from __future__ import annotations
 from typing import Any
 
 from sosie.backends.cuda.ssd import ssd_backward, ssd_forward, ssd_loss, ssd_loss_value
+from sosie.backends.cuda.ssim import (
+    downsample_backward,
+    downsample_forward,
+    ssim_backward,
+    ssim_forward,
+    ssim_loss,
+    ssim_with_gradient,
+)
 
-__all__ = ["ssd_backward", "ssd_forward", "ssd_loss", "ssd_loss_value"]
+__all__ = [
+    "downsample_backward",
+    "downsample_forward",
+    "ssd_backward",
+    "ssd_forward",
+    "ssd_loss",
+    "ssd_loss_value",
+    "ssim_backward",
+    "ssim_forward",
+    "ssim_loss",
+    "ssim_with_gradient",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,32 +30,18 @@ compiled twice, once for each dtype.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sosie.backends._ssim_plan import Constants
 from sosie.backends.numba._tasks import compiled
 
-__all__ = ["Constants", "backward_tile", "forward_tile"]
+__all__ = ["backward_tile", "forward_tile"]
 
 #: The planes that are filtered, and the gradient's four terms in the order of these.
 SUM, DIFFERENCE, SUM_SQUARE, DIFFERENCE_SQUARE, WEIGHT = range(5)
-
-
-class Constants(NamedTuple):
-    """Constants of the formula, of images multiplied by ``scale``."""
-
-    scale: float
-    twice_center: float
-    c1: float
-    c2: float
-    epsilon: float
-    covariance: float
-    deficit: float  # 1 - sum of the window
-    least_variance: float  # 0 where variances are clamped, else -inf
-    lowest: float  # of the map
-    highest: float
 
 
 # --- Filters --------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ Tiles depend on the image's size alone and their sums are added in order.
 from __future__ import annotations
 
 import itertools
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from sosie.arrays import Adapter, Array, adapter
 from sosie.backends._dtypes import compute_dtype, gradient_dtype
-from sosie.backends.numba._ssim_kernels import Constants, backward_tile, forward_tile
+from sosie.backends._ssim_plan import SSIMPlan, ssim_plan
+from sosie.backends.numba._ssim_kernels import backward_tile, forward_tile
 from sosie.backends.numba._tasks import run_tasks
 
 if TYPE_CHECKING:
@@ -238,88 +238,13 @@ class _Tile(NamedTuple):
         return (self.n, self.c, *(slice(begin, end) for begin, end in self.box))
 
 
-class _Plan:
-    """Parameters as the kernels take them: of one dtype, with three spatial axes."""
-
-    def __init__(self, parameters: SSIMParameters, dtype: str, masked: bool) -> None:
-        missing = 3 - len(parameters.taps)
-        self.dtype = np.dtype(dtype)
-        sums = [math.fsum(window) for window in parameters.taps]
-        self.windows = ((1.0,),) * missing + tuple(
-            tuple(tap / total for tap in window)
-            for window, total in zip(parameters.taps, sums, strict=True)
-        )
-        self.taps: Any = tuple(_rounded(window, dtype) for window in self.windows)
-        self.before = tuple((len(window) - 1) // 2 for window in self.windows)
-        self.after = tuple(len(window) // 2 for window in self.windows)
-        self.crop = ((0, 0),) * missing + parameters.crop
-        self.stride = parameters.stride
-        self.border = parameters.border
-        # Under a mask every mean is over weights that sum to 1, whatever the window does.
-        self.constants = self._constants(parameters, 1.0 if masked else math.prod(sums))
-
-    def _constants(self, p: SSIMParameters, window_sum: float) -> Constants:
-        # A power of two brings the range to at most 1, so that no product of four pixels leaves
-        # float32; it rounds nothing.
-        scale = 1.0 if p.data_range == 1.0 else 0.5 ** math.frexp(p.data_range)[1]
-        lowest, highest = (-math.inf, math.inf) if p.clamp_value is None else p.clamp_value
-        return Constants(
-            scale=scale,
-            twice_center=p.data_range * scale,
-            c1=p.c1 * (scale / window_sum) ** 2,
-            c2=p.c2 * scale**2,
-            epsilon=p.epsilon * scale**4 / window_sum**2,
-            covariance=p.covariance_scale * window_sum,
-            deficit=1.0 - window_sum,
-            least_variance=0.0 if p.clamp_variance else -math.inf,
-            lowest=lowest,
-            highest=highest,
-        )
-
-    def positions(self, box: Box, shape: tuple[int, ...]) -> list[range]:
-        """Which indices of the map have their position inside a box of pixels, per axis."""
-        ranges = []
-        for (begin, end), (low, high), size in zip(box, self.crop, shape, strict=True):
-            first = -(-max(begin - low, 0) // self.stride)
-            last = -(-(min(end, size - high) - low) // self.stride)
-            ranges.append(range(first, max(first, last)))
-        return ranges
-
-    def places(self, indices: Sequence[range], origin: Sequence[int]) -> tuple[slice, ...]:
-        """The pixels of these indices of the map, counted from ``origin``."""
-        return tuple(
-            slice(
-                low + index.start * self.stride - start,
-                low + index.stop * self.stride - start,
-                self.stride,
-            )
-            for index, (low, _), start in zip(indices, self.crop, origin, strict=True)
-        )
-
-
-@lru_cache(maxsize=256)
-def _plan(parameters: SSIMParameters, dtype: str, masked: bool) -> _Plan:
-    return _Plan(parameters, dtype, masked)
-
-
-def _rounded(window: tuple[float, ...], dtype: str) -> NDArray[Any]:
-    """Taps in the computing dtype that still sum to 1, as well as the largest can.
-
-    A window that sums to ``1 + e`` would cost every variance ``e`` times the squared mean.
-    """
-    taps = np.array(window, dtype)
-    largest = int(np.argmax(taps))
-    taps[largest] = float(taps[largest]) + (1.0 - math.fsum(taps))
-    return taps
-
-
 class _Pair:
     """Two images and their mask, as NumPy arrays of shape ``(N, C, D, H, W)``."""
 
     def __init__(self, x: Array, y: Array, parameters: SSIMParameters, mask: Array | None) -> None:
         self.library = library = adapter(x)
         self.given = (x, y)
-        self.plan = _plan(parameters, compute_dtype(library.dtype(x)), mask is not None)
+        self.plan = ssim_plan(parameters, compute_dtype(library.dtype(x)), mask is not None)
         self.x, self.y = (
             _volumes(library.to_numpy(library.kernel_ready(image))) for image in (x, y)
         )
@@ -511,7 +436,7 @@ def _axis_folds(
     )  # fmt: skip
 
 
-def _folds(plan: _Plan, box: Box, shape: Sequence[int]) -> Any:
+def _folds(plan: SSIMPlan, box: Box, shape: Sequence[int]) -> Any:
     """Folds of each axis at the pixels of a tile, in the coordinates of the tile."""
     folds = []
     for (begin, end), window, after, size in zip(box, plan.windows, plan.after, shape, strict=True):
