@@ -353,3 +353,18 @@ def test_more_than_2_31_elements() -> None:
 
 def test_backends_are_listed() -> None:
     assert {"cuda", "cupy"} <= set(backends.available_backends())
+
+
+@needs_emulator
+def test_the_kernel_that_measures_the_peak_computes() -> None:
+    class Call(ctypes.Structure):
+        _fields_ = (("iterations", ctypes.c_int), ("results", ctypes.c_void_p))
+
+    results = np.full(2, 2.0, np.float32)
+    with emulated():
+        seam.launch(
+            arrays.adapter(results), results, "fma_peak<float>", 2, 256,
+            Call(3, results.ctypes.data),
+        )  # fmt: skip
+    # 2 is a fixed point: other factors or terms would lead elsewhere.
+    np.testing.assert_array_equal(results, 2.0)
