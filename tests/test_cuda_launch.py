@@ -11,7 +11,6 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import sosie
 from emulator import Emulator, emulated, needs_emulator
 from sosie import arrays, backends
 from sosie.backends.cuda import launcher as seam
+from sosie.backends.cuda import sources
 from sosie.backends.cuda.layout import merged_axes
 
 torch = pytest.importorskip("torch")
@@ -254,7 +254,7 @@ def test_without_a_device_a_launch_fails_with_a_sentence() -> None:
 
 
 def test_sources_are_shipped_and_include_nothing_else() -> None:
-    folder = resources.files("sosie.backends.cuda") / "kernels"
+    folder = sources._folder()
     names = sorted(file.name for file in folder.iterdir())
     assert {"common.cuh", "ssd.cuh", "ssd-list.hpp"} <= set(names)
     for name in names:

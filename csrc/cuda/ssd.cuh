@@ -165,21 +165,35 @@ __device__ __forceinline__ SSDPart part_of_block(const SSDForward& call) {
     return {image, block * size, end < packs ? end : packs, int(threadIdx.x)};
 }
 
+template <class W, class C, int N>
+__device__ __forceinline__ void load_weights_of(const void* data, long long offset, C (&w)[N]) {
+    const W* from = static_cast<const W*>(data) + offset;
+    if (N == 4 && sizeof(W) == 4) {
+        const Pack<W, 4> pack = load_pack<W, 4>(from);
+#pragma unroll
+        for (int i = 0; i < N; ++i) w[i] = C(to_compute(pack.values[i % 4]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; ++i) w[i] = C(to_compute(from[i]));
+    }
+}
+
 // N weights from where a pack's first is; one for all where they are broadcast along it.
 template <class C, int N>
 __device__ __forceinline__ void load_weights(const SSDArray& weight, long long offset,
                                              long long step, C (&w)[N]) {
     if (N > 1 && step == 0) {
         const C one = load_any<C>(weight.data, weight.dtype, offset);
+#pragma unroll
         for (int i = 0; i < N; ++i) w[i] = one;
-    } else if (N == 4 && weight.dtype == kFloat32) {
-        const Pack<float, 4> pack =
-            load_pack<float, 4>(static_cast<const float*>(weight.data) + offset);
-#pragma unroll
-        for (int i = 0; i < N; ++i) w[i] = C(pack.values[i % 4]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < N; ++i) w[i] = load_any<C>(weight.data, weight.dtype, offset + i);
+        return;
+    }
+    switch (weight.dtype) {  // once for all N
+        case kUint8: load_weights_of<unsigned char>(weight.data, offset, w); break;
+        case kFloat16: load_weights_of<half>(weight.data, offset, w); break;
+        case kBfloat16: load_weights_of<bfloat16>(weight.data, offset, w); break;
+        case kFloat32: load_weights_of<float>(weight.data, offset, w); break;
+        default: load_weights_of<double>(weight.data, offset, w);
     }
 }
 

@@ -37,8 +37,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
-        raise AttributeError(name)
+    from sosie.backends import reference  # which has all that there can be
+
+    if name not in reference.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     raise NotImplementedError(
         f"there is no CUDA kernel for {name} yet: expected arrays in host memory (NumPy, torch CPU)"
     )
