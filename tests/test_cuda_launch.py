@@ -341,6 +341,32 @@ def test_streams_and_graphs(own_stream: bool) -> None:
 
 
 @pytest.mark.gpu
+def test_channels_last_on_a_device() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(2, 3, 33, 64, generator=generator, dtype=torch.bfloat16) for _ in range(2))
+    gradients = []
+    for device in ("cpu", "cuda"):
+        image = x.to(device, memory_format=torch.channels_last).detach().requires_grad_()
+        sosie.weighted_ssd(image, y.to(device), reduction="mean").backward()
+        assert image.grad.is_contiguous(memory_format=torch.channels_last)
+        gradients.append(image.grad.cpu())
+    # Both round once, to 8 bits.
+    torch.testing.assert_close(*gradients, rtol=2.0**-8, atol=0.0)
+
+
+@pytest.mark.gpu
+def test_a_second_device() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there is one device")
+    x, y = (torch.rand(3, 64, 64, device="cuda:1") for _ in range(2))
+    before = torch.cuda.current_device()
+    value = sosie.weighted_ssd(x, y)
+    assert value.device == x.device
+    assert torch.cuda.current_device() == before
+    torch.testing.assert_close(value, ((x - y) ** 2).sum(), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.gpu
 def test_more_than_2_31_elements() -> None:
     count = 2**31 + 2**20
     if torch.cuda.mem_get_info()[0] < 3 * count:

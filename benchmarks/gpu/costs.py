@@ -69,8 +69,8 @@ COSTS = (
     Cost("ssd_forward<float, true>", "the same, weights per pixel", 12, 15, 0),
     Cost("ssd_backward<float, false>", "one-call loss and gradient", 12, 9, 0),
     Cost("ssd_backward<float, true>", "the same, weights per pixel", 16, 20, 0),
-    # 88 multiply-adds of four planes and 11 taps each way, 16 to read and square, 35 for the formula;
-    # a row of four planes is stored once, and loaded as 3.5 neighbours for each of four results.
+    # 88 multiply-adds of four planes and 11 taps each way, 16 to read and square, 35 for the
+    # formula; a row of four planes is stored once, and loaded as 4 words for each of four results.
     Cost("ssim_forward<float, 11>", "SSIM, 11 taps", 8, 139, 20),
     # The same again, 66 multiply-adds of three coefficients, 36 for them and the sum; 256 columns
     # for 236 results.
