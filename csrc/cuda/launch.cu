@@ -29,7 +29,8 @@ std::string explain(cudaError_t status, int device) {
             return "the device has compute capability " + std::to_string(major) + "." +
                    std::to_string(minor) + ", this build has kernels for " + built_for() +
                    ": build with -C cmake.define.SOSIE_CUDA_ARCHITECTURES=" +
-                   std::to_string(10 * major + minor);
+                   std::to_string(10 * major + minor) +
+                   ", or let CuPy compile them: sosie.use_backend(\"cupy\")";
         }
         default: return cudaGetErrorString(status);
     }

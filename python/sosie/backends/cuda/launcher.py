@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where kernels are launched.
 
-Two can launch a kernel by its name: the compiled module ``_cuda``, and where that was not built or
-does not know the device, CuPy, which compiles the same sources at run time.
+Two can launch a kernel by its name: the compiled module ``_cuda``, and where that was not built
+CuPy, which compiles the same sources at run time.
 """
 
 from __future__ import annotations

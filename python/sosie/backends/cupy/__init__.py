@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels for CUDA devices compiled at run time, by CuPy.
 
-For installations without the compiled module, and devices it has no kernels for. The sources are
-those that it is made of. A kernel is compiled at its first use on a device; CuPy keeps what it
-compiled on disk.
+For installations without the compiled module, and, by ``sosie.use_backend("cupy")``, for devices
+that it has no kernels for. The sources are those that it is made of. A kernel is compiled at its
+first use on a device; CuPy keeps what it compiled on disk.
 
 The functions are those of ``sosie._cuda``.
 """
