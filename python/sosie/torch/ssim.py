@@ -151,7 +151,7 @@ def downsample(
 # ---- sosie::ssim, sosie::ssim_map ----------------------------------------------------------------
 
 
-def _ssim_cpu(x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str) -> Tensor:
+def _ssim_kernel(x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str) -> Tensor:
     result: Tensor
     result, _ = executor(x).ssim_forward(
         x, y, SSIMParameters.decode(parameters), mask=mask, kind=kind
@@ -163,7 +163,9 @@ def _ssim_fake(x: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape[:2], dtype=computed_dtype(x))
 
 
-def _ssim_map_cpu(x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str) -> Tensor:
+def _ssim_map_kernel(
+    x: Tensor, y: Tensor, mask: Tensor | None, parameters: str, kind: str
+) -> Tensor:
     result: Tensor
     _, result = executor(x).ssim_forward(
         x, y, SSIMParameters.decode(parameters), mask=mask, kind=kind, return_map=True
@@ -193,11 +195,12 @@ def _ssim_derivative(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
 _ssim = register(
     Operator(
         "ssim(Tensor x, Tensor y, Tensor? mask, str parameters, str kind) -> Tensor",
-        cpu=_ssim_cpu,
+        cpu=_ssim_kernel,
         fake=_ssim_fake,
         setup_context=_save_images,
         backward=_ssim_derivative,
         vmap=map_into_batch,
+        cuda=_ssim_kernel,
     )
 )
 
@@ -241,11 +244,12 @@ class _ValuesWithGradient(torch.autograd.Function):
 _ssim_map = register(
     Operator(
         "ssim_map(Tensor x, Tensor y, Tensor? mask, str parameters, str kind) -> Tensor",
-        cpu=_ssim_map_cpu,
+        cpu=_ssim_map_kernel,
         fake=_ssim_map_fake,
         setup_context=_save_images,
         backward=_ssim_derivative,
         vmap=map_into_batch,
+        cuda=_ssim_map_kernel,
     )
 )
 
@@ -253,7 +257,7 @@ _ssim_map = register(
 # ---- sosie::ssim_backward ------------------------------------------------------------------------
 
 
-def _ssim_backward_cpu(
+def _ssim_backward_kernel(
     x: Tensor,
     y: Tensor,
     mask: Tensor | None,
@@ -314,11 +318,12 @@ _ssim_backward = register(
     Operator(
         "ssim_backward(Tensor x, Tensor y, Tensor? mask, Tensor upstream, str parameters, "
         "str kind, bool need_x, bool need_y) -> (Tensor, Tensor)",
-        cpu=_ssim_backward_cpu,
+        cpu=_ssim_backward_kernel,
         fake=_ssim_backward_fake,
         setup_context=_save_images_and_upstream,
         backward=_ssim_second_derivative,
         vmap=map_into_batch,
+        cuda=_ssim_backward_kernel,
     )
 )
 
@@ -336,28 +341,67 @@ def _ssim_loss_cpu(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    decoded = SSIMParameters.decode(parameters)
-    absolute_error = grad_x = grad_y = None
-    if need_x or need_y:
-        similarity, absolute_error, grad_x, grad_y = executor(x).ssim_loss(
-            x,
-            y,
-            decoded,
-            ssim_weight=ssim_weight,
-            l1_weight=l1_weight,
-            mask=mask,
-            need_x=need_x,
-            need_y=need_y,
-        )
-    else:
-        similarity, _ = executor(x).ssim_forward(x, y, decoded, mask=mask)
+    similarity, absolute_error, grad_x, grad_y = _loss_parts(
+        x, y, mask, parameters, ssim_weight, l1_weight, need_x, need_y
+    )
     value = ssim_weight * (1.0 - similarity.mean().item())
-    if l1_weight != 0.0:
-        if absolute_error is None:
-            absolute_error = composite.absolute_error(x, y, mask)
+    if absolute_error is not None:
         value += l1_weight * absolute_error.mean().item()
     result = torch.tensor(value, dtype=computed_dtype(x))
     return result, or_empty(grad_x, x), or_empty(grad_y, y)
+
+
+def _ssim_loss_cuda(
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    parameters: str,
+    ssim_weight: float,
+    l1_weight: float,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, but the host never learns the value."""
+    similarity, absolute_error, grad_x, grad_y = _loss_parts(
+        x, y, mask, parameters, ssim_weight, l1_weight, need_x, need_y
+    )
+    value = ssim_weight * (1.0 - similarity.mean())
+    if absolute_error is not None:
+        value = value + l1_weight * absolute_error.mean()
+    return value.to(computed_dtype(x)), or_empty(grad_x, x), or_empty(grad_y, y)
+
+
+def _loss_parts(
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    parameters: str,
+    ssim_weight: float,
+    l1_weight: float,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Similarity and absolute error of each plane, the latter if it counts, and gradients."""
+    decoded = SSIMParameters.decode(parameters)
+    if not need_x and not need_y:
+        similarity, _ = executor(x).ssim_forward(x, y, decoded, mask=mask)
+        return (
+            similarity,
+            composite.absolute_error(x, y, mask) if l1_weight != 0.0 else None,
+            None,
+            None,
+        )
+    similarity, absolute_error, grad_x, grad_y = executor(x).ssim_loss(
+        x,
+        y,
+        decoded,
+        ssim_weight=ssim_weight,
+        l1_weight=l1_weight,
+        mask=mask,
+        need_x=need_x,
+        need_y=need_y,
+    )
+    return similarity, absolute_error if l1_weight != 0.0 else None, grad_x, grad_y
 
 
 def _ssim_loss_fake(
@@ -426,6 +470,7 @@ _ssim_loss = register(
         setup_context=_save_images_and_gradients,
         backward=_ssim_loss_derivative,
         vmap=map_one_by_one,
+        cuda=_ssim_loss_cuda,
     )
 )
 
@@ -486,7 +531,7 @@ def _pairs(padding: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(padding[::2], padding[1::2], strict=True))
 
 
-def _downsample_cpu(x: Tensor, factor: int, padding: list[int], border: str) -> Tensor:
+def _downsample_kernel(x: Tensor, factor: int, padding: list[int], border: str) -> Tensor:
     result: Tensor = executor(x).downsample_forward(x, factor, _pairs(padding), border)
     return result
 
@@ -511,7 +556,7 @@ def _downsample_derivative(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, .
     return grad.to(ctx.input_dtype), None, None, None
 
 
-def _downsample_backward_cpu(
+def _downsample_backward_kernel(
     grad: Tensor, input_shape: list[int], factor: int, padding: list[int], border: str
 ) -> Tensor:
     result: Tensor = executor(grad).downsample_backward(
@@ -543,11 +588,12 @@ def _downsample_second_derivative(ctx: Any, cotangent: Tensor) -> tuple[Tensor |
 _downsample = register(
     Operator(
         "downsample(Tensor x, int factor, int[] padding, str border) -> Tensor",
-        cpu=_downsample_cpu,
+        cpu=_downsample_kernel,
         fake=_downsample_fake,
         setup_context=_save_downsampling,
         backward=_downsample_derivative,
         vmap=map_into_batch,
+        cuda=_downsample_kernel,
     )
 )
 
@@ -555,10 +601,11 @@ _downsample_backward = register(
     Operator(
         "downsample_backward(Tensor grad, SymInt[] input_shape, int factor, int[] padding, "
         "str border) -> Tensor",
-        cpu=_downsample_backward_cpu,
+        cpu=_downsample_backward_kernel,
         fake=_downsample_backward_fake,
         setup_context=_save_adjoint_downsampling,
         backward=_downsample_second_derivative,
         vmap=_map_adjoint_downsampling,
+        cuda=_downsample_backward_kernel,
     )
 )
