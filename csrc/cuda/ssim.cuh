@@ -57,6 +57,13 @@ __device__ __forceinline__ void read_pixel(const SSIMCall<float>& call, const Im
     d = (x - y) * call.scale;
 }
 
+// Which tap is added in which turn: from the ends inwards, so that the large ones of a Gaussian do
+// not take the last digits of the small ones.
+template <int kWindow>
+__device__ __forceinline__ constexpr int tap_in_turn(int turn) {
+    return turn % 2 == 0 ? turn / 2 : kWindow - 1 - turn / 2;
+}
+
 // out[r] = sum over k of taps[k] * in[r + k], in registers. Reversed taps make the adjoint.
 template <int kWindow, bool kReversed>
 __device__ __forceinline__ void filter_down(const float* taps,
@@ -66,8 +73,10 @@ __device__ __forceinline__ void filter_down(const float* taps,
     for (int r = 0; r < kRows; ++r) {
         out[r] = 0.0f;
 #pragma unroll
-        for (int k = 0; k < kWindow; ++k)
+        for (int turn = 0; turn < kWindow; ++turn) {
+            const int k = tap_in_turn<kWindow>(turn);
             out[r] += taps[kReversed ? kWindow - 1 - k : k] * in[r + k];
+        }
     }
 }
 
@@ -88,8 +97,10 @@ __device__ __forceinline__ void filter_along(const float* taps, const float* in,
     for (int o = 0; o < 4; ++o) {
         out[o] = 0.0f;
 #pragma unroll
-        for (int k = 0; k < kWindow; ++k)
+        for (int turn = 0; turn < kWindow; ++turn) {
+            const int k = tap_in_turn<kWindow>(turn);
             out[o] += taps[kReversed ? kWindow - 1 - k : k] * values[o + k];
+        }
     }
 }
 
@@ -135,8 +146,7 @@ __device__ __forceinline__ void move_on(float (&rows)[kHistory + kRows]) {
 }
 
 template <class S, int kWindow>
-__global__ void __launch_bounds__(kMostThreads, kWindow > 7 ? 3 : 2)
-    ssim_forward(const SSIMCall<float> call) {
+__global__ void __launch_bounds__(kMostThreads, 2) ssim_forward(const SSIMCall<float> call) {
     constexpr int kHistory = kWindow - 1;
     const Tile tile = tile_of(call, 1);
     const Window<float>&down = call.windows[kHeight], &along = call.windows[kWidth];

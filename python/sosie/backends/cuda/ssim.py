@@ -38,7 +38,8 @@ _SUMS = 4
 _ROWS, _PADDING = 8, 8
 #: Windows that the streaming kernels are compiled for, and how many of their blocks a
 #: multiprocessor holds; the same of their gradients.
-_STREAMED = {7: 2, 11: 3}
+_STREAMED = (7, 11)
+_STREAMED_BLOCKS = 2
 _STREAMED_GRADIENT = 11
 #: Threads of a block of the gradient's kernel, for one gradient and for both.
 _GRADIENT_THREADS = (192, 128)
@@ -333,7 +334,7 @@ class _Problem:
             tiles = _strips(
                 rows, columns, self.planes, threads=256, reach=window - 1,
                 overhead=_divide_up(window - 1, 8), row_bytes=_ROWS * 4 * 4,
-                places=self._places(_STREAMED[window]),
+                places=self._places(_STREAMED_BLOCKS),
             )  # fmt: skip
             self.run(f"ssim_forward<{CXX_TYPES[self.dtype]}, {window}>", tiles, 1)
             return
@@ -358,7 +359,7 @@ class _Problem:
             )
             tiles = _strips(
                 rows, columns, self.planes, threads=threads, reach=reach,
-                overhead=_STREAMED_GRADIENT, row_bytes=row_bytes, places=self._places(2),
+                overhead=_STREAMED_GRADIENT, row_bytes=row_bytes, places=self._places(_STREAMED_BLOCKS),
             )  # fmt: skip
             kernel = f"ssim_backward<{CXX_TYPES[self.dtype]}, {_STREAMED_GRADIENT}, {_cxx(both)}>"
             self.run(kernel, tiles, 1)
