@@ -18,8 +18,8 @@ import pytest
 
 import sosie
 
-#: Compiled modules and the libraries they need beyond the language's; the second is optional.
-MODULES = {"_core": set(), "_openmp": {"libgomp"}}
+#: Compiled modules, and libraries they need beyond the language's. All but the first are optional.
+MODULES: dict[str, set[str]] = {"_core": set(), "_openmp": {"libgomp"}, "_cuda": set()}
 BUILT = [name for name in MODULES if importlib.util.find_spec(f"sosie.{name}") is not None]
 
 SOURCES = Path(__file__).parents[1] / "csrc" / "cpu"

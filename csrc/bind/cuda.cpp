@@ -2,9 +2,8 @@
 //
 // The module _cuda. It imports on machines without a driver, and says there that it has no device.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
-#include <array>
+#include <string>
 #include <string_view>
 
 #include "../cuda/launch.hpp"
@@ -13,23 +12,30 @@ namespace py = pybind11;
 
 namespace {
 
-using Sizes = std::array<uint32_t, 3>;
+// (x, y, z)
+void copy_sizes(const py::tuple& sizes, uint32_t (&to)[3]) {
+    if (sizes.size() != 3)
+        throw py::value_error("expected 3 sizes, got " + std::to_string(sizes.size()));
+    for (size_t axis = 0; axis < 3; ++axis) to[axis] = sizes[axis].cast<uint32_t>();
+}
 
-void bind_launch(const std::string& kernel, const Sizes& grid, const Sizes& block,
+void bind_launch(const std::string& kernel, const py::tuple& grid, const py::tuple& block,
                  size_t shared_bytes, const py::bytes& parameters, int device,
                  std::uintptr_t stream, std::uintptr_t clear, size_t clear_bytes) {
     const std::string_view bytes = parameters;
+    sosie::Launch call{};
+    call.kernel = kernel.c_str();
+    copy_sizes(grid, call.grid);
+    copy_sizes(block, call.block);
+    call.shared_bytes = shared_bytes;
+    call.parameters = bytes.data();
+    call.parameter_bytes = bytes.size();
+    call.device = device;
+    call.stream = stream;
+    call.clear = clear;
+    call.clear_bytes = clear_bytes;
     const py::gil_scoped_release released;
-    sosie::launch({kernel.c_str(),
-                   {grid[0], grid[1], grid[2]},
-                   {block[0], block[1], block[2]},
-                   shared_bytes,
-                   bytes.data(),
-                   bytes.size(),
-                   device,
-                   stream,
-                   clear,
-                   clear_bytes});
+    sosie::launch(call);
 }
 
 }  // namespace
