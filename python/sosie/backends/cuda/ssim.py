@@ -359,7 +359,8 @@ class _Problem:
             )
             tiles = _strips(
                 rows, columns, self.planes, threads=threads, reach=reach,
-                overhead=_STREAMED_GRADIENT, row_bytes=row_bytes, places=self._places(_STREAMED_BLOCKS),
+                overhead=_STREAMED_GRADIENT, row_bytes=row_bytes,
+                places=self._places(_STREAMED_BLOCKS),
             )  # fmt: skip
             kernel = f"ssim_backward<{CXX_TYPES[self.dtype]}, {_STREAMED_GRADIENT}, {_cxx(both)}>"
             self.run(kernel, tiles, 1)
