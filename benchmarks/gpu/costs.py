@@ -69,12 +69,23 @@ COSTS = (
     Cost("ssd_forward<float, true>", "the same, weights per pixel", 12, 15, 0),
     Cost("ssd_backward<float, false>", "one-call loss and gradient", 12, 9, 0),
     Cost("ssd_backward<float, true>", "the same, weights per pixel", 16, 20, 0),
-    # 88 multiply-adds of four planes and 11 taps each way, 16 to read and square, 35 for the
-    # formula; a row of four planes is stored once, and loaded as 4 words for each of four results.
-    Cost("ssim_forward<float, 11>", "SSIM, 11 taps", 8, 139, 20),
-    # The same again, 66 multiply-adds of three coefficients, 36 for them and the sum; 256 columns
-    # for 236 results.
-    Cost("ssim_backward<float, 11, false>", "one-call loss and gradient, 11 taps", 12, 261, 38),
+    # 88 multiply-adds of four planes and 11 taps each way, 17 to read, square and move rows on, 35
+    # for the formula, 8 loads and stores of shared memory, and addresses; 256 columns of a strip for
+    # 246 results. A row of four planes is stored once, and loaded as 4 words for each of 4 results.
+    Cost("ssim_forward<float, 11>", "SSIM, 11 taps", 8, 157, 21),
+    # The same again, 30 for the gradient of the formula, 66 multiply-adds of three coefficients, 29
+    # to bring them to a pixel; 192 columns of a strip for 172 results, 10 rows above a tile.
+    Cost("ssim_backward<float, 11, false>", "one-call loss and gradient, 11 taps", 12, 305, 43),
+    # Tiles of 32 x 32 read 42 x 42 and filter 42 x 32; 14 loads and 14 rounds of a loop for four
+    # results.
+    Cost("ssim_general_forward<float, false>", "SSIM, any window, here 11 taps", 8, 258, 45),
+    Cost("ssim_general_forward<float, true>", "the same under a mask", 9, 330, 56),
+    # Three coefficients, with taps of each pixel's own in shared memory; after a forward pass that
+    # stored them, 12 bytes more.
+    Cost("ssim_general_gradient<float, false>", "gradient of any window", 24, 270, 110),
+    # A quarter of a box's mean for each pixel.
+    Cost("downsample_forward<float>", "halved along two axes", 5, 30, 0),
+    Cost("downsample_backward<float>", "its adjoint", 5, 60, 0),
 )
 
 
