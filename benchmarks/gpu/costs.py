@@ -70,8 +70,8 @@ COSTS = (
     Cost("ssd_backward<float, false>", "one-call loss and gradient", 12, 9, 0),
     Cost("ssd_backward<float, true>", "the same, weights per pixel", 16, 20, 0),
     # 88 multiply-adds of four planes and 11 taps each way, 17 to read, square and move rows on, 35
-    # for the formula, 8 loads and stores of shared memory, and addresses; 256 columns of a strip for
-    # 246 results. A row of four planes is stored once, and loaded as 4 words for each of 4 results.
+    # for the formula, 8 loads and stores of shared memory, and addresses; 256 columns for 246
+    # results. A row of four planes is stored once, and loaded as 4 words for each of 4 results.
     Cost("ssim_forward<float, 11>", "SSIM, 11 taps", 8, 157, 21),
     # The same again, 30 for the gradient of the formula, 66 multiply-adds of three coefficients, 29
     # to bring them to a pixel; 192 columns of a strip for 172 results, 10 rows above a tile.
