@@ -262,7 +262,7 @@ __device__ __forceinline__ void ssd_forward_packs(const SSDForward& call) {
 }
 
 template <class T, bool Weighted>
-__global__ void __launch_bounds__(kSSDThreads) ssd_forward(const SSDForward call) {
+__global__ void __launch_bounds__(kSSDThreads, 3) ssd_forward(const SSDForward call) {
     if (call.pack > 1)
         ssd_forward_packs<T, Weighted, kSSDPack<T>>(call);
     else
@@ -390,7 +390,8 @@ __device__ __forceinline__ double lane_sums(double value, int lanes) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kSSDThreads) ssd_weight_backward(const SSDWeightBackward call) {
+__global__ void __launch_bounds__(kSSDThreads, 3)
+    ssd_weight_backward(const SSDWeightBackward call) {
     typedef typename SSDCompute<T>::type C;
     const int lane = int(threadIdx.x) % call.lanes, slot = int(threadIdx.x) / call.lanes;
     const int slots = kSSDThreads / call.lanes;
