@@ -19,8 +19,8 @@ LISTS = sorted(path.name.removesuffix("-list.hpp") for path in SOURCES.glob("*-l
 
 #: Registers of a thread that each kernel may use, by the start of its name. 65536 of a
 #: multiprocessor are shared by its blocks: with 256 threads each there is room for 4 blocks at 64,
-#: 3 at 80, 2 at 128, which keep enough loads on their way where memory is the limit. The gradient of
-#: SSIM has 128 or 192 threads and asks for 2 blocks, which ptxas then makes room for.
+#: 3 at 80, 2 at 128, which keep enough loads on their way where memory is the limit. The gradient
+#: of SSIM has 128 or 192 threads and asks for 2 blocks, which ptxas then makes room for.
 BUDGETS = {
     "downsample": 64,
     "fma_peak": 64,
