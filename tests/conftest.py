@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 # The reference multiplies small matrices; OpenBLAS would only make threads wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Where tests ask scikit-image, they want its own numbers and not sosie's by way of its dispatcher.
+os.environ["SKIMAGE_NO_DISPATCHING"] = "1"
 
 import pytest
 from hypothesis import settings

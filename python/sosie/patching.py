@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import operator
@@ -385,9 +384,11 @@ def _is_importable(module: str) -> bool:
 
 
 def _check_version(peer: str, distribution: str, versions: str) -> None:
+    from importlib import metadata  # which takes longer to import than sosie
+
     try:
-        version = importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         raise PatchError(
             f"{peer} cannot be patched: expected {distribution}{versions}, "
             f"got a {peer} without a version"
