@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Structural similarity of tensors ``(N, C, *spatial)``, in the pieces that drop-ins are made of.
 
-A convention is the name of a spec and the fields that differ from it. What sosie refuses is
-`NotCovered` here: drop-ins have made the checks of the original before.
+A convention is text here, because compilers take a string for a constant; see `convention`. They
+do not trace these functions but call them. What sosie refuses is `NotCovered`: drop-ins have made
+the checks of the original before.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,11 +19,21 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from sosie.compat._coverage import NotCovered, refused_is_not_covered
+from sosie.scales import combine_scales
 from sosie.spec import SSIMSpec, ssim_spec
 from sosie.ssim import ms_ssim
 from sosie.torch import ssim as operators
 
-__all__ = ["check_tensors", "constants", "convention", "multi_scale", "similarity_map", "values"]
+__all__ = [
+    "check_tensors",
+    "combined",
+    "constants",
+    "convention",
+    "downsampled",
+    "multi_scale",
+    "similarity_map",
+    "values",
+]
 
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -39,7 +54,7 @@ def check_tensors(*tensors: Tensor) -> None:
                 f"sosie computes tensors of one dtype, got {first.dtype} and {tensor.dtype}"
             )
         if 0 in tensor.shape:
-            raise NotCovered(f"sosie computes no empty images, got shape {tuple(tensor.shape)}")
+            raise NotCovered(f"sosie computes nothing empty, got shape {tuple(tensor.shape)}")
 
 
 def constants(tensor: Tensor) -> tuple[float, ...]:
@@ -49,20 +64,39 @@ def constants(tensor: Tensor) -> tuple[float, ...]:
     return tuple(tensor.tolist())
 
 
-def convention(spec: str | SSIMSpec, **changes: Any) -> SSIMSpec:
-    """A spec, or that of a name, with changes."""
+def convention(spec: str, **changes: Any) -> str:
+    """Text that stands for a spec with changes.
+
+    Parameters
+    ----------
+    spec : str
+        The name of a spec, or what this function has returned.
+    **changes
+        Fields of `SSIMSpec`, hashable.
+    """
+    return _encoded(spec, tuple(changes.items()))
+
+
+@lru_cache(maxsize=256, typed=True)
+def _encoded(spec: str, changes: tuple[tuple[str, Any], ...]) -> str:
     with refused_is_not_covered():
-        return (ssim_spec(spec) if isinstance(spec, str) else spec).replace(**changes)
+        base = _decoded(spec) if spec.startswith("{") else ssim_spec(spec)
+        return json.dumps(asdict(base.replace(**dict(changes))))
 
 
-def values(x: Tensor, y: Tensor, spec: SSIMSpec, data_range: float, kind: str = "ssim") -> Tensor:
+@lru_cache(maxsize=256)
+def _decoded(text: str) -> SSIMSpec:
+    return SSIMSpec(**json.loads(text))
+
+
+def values(x: Tensor, y: Tensor, spec: str, data_range: float, kind: str = "ssim") -> Tensor:
     """Mean similarity or contrast-structure of every plane, ``(N, C)``.
 
     Parameters
     ----------
     x, y : Tensor, shape (N, C, *spatial)
         Checked with `check_tensors`. Differentiable.
-    spec : SSIMSpec
+    spec : str
         The convention; it does not downsample here.
     data_range : float
     kind : {"ssim", "cs"}
@@ -73,28 +107,45 @@ def values(x: Tensor, y: Tensor, spec: SSIMSpec, data_range: float, kind: str = 
         float64 for float64 images, else float32.
     """
     with refused_is_not_covered():
-        parameters = operators.resolved(spec, x.shape[2:], float(data_range))
+        parameters = operators.resolved(_decoded(spec), x.shape[2:], float(data_range))
     return operators.values(x, y, parameters, None, kind)
 
 
 def similarity_map(
-    x: Tensor, y: Tensor, spec: SSIMSpec, data_range: float, kind: str = "ssim"
+    x: Tensor, y: Tensor, spec: str, data_range: float, kind: str = "ssim"
 ) -> Tensor:
     """The map that `values` averages, ``(N, C, *map)``."""
     with refused_is_not_covered():
-        parameters = operators.resolved(spec, x.shape[2:], float(data_range))
+        parameters = operators.resolved(_decoded(spec), x.shape[2:], float(data_range))
     return operators.similarity_map(x, y, parameters, None, kind)
 
 
-def multi_scale(x: Tensor, y: Tensor, spec: SSIMSpec, data_range: float) -> Tensor:
+def multi_scale(x: Tensor, y: Tensor, spec: str, data_range: float) -> Tensor:
     """Multi-scale index of every image, ``(N,)``; arguments as for `values`."""
     with refused_is_not_covered():
         result: Tensor = ms_ssim(
             x,
             y,
-            spec=spec,
+            spec=_decoded(spec),
             data_range=float(data_range),
             reduction="none",
             spatial_dims=x.ndim - 2,
         )
     return result
+
+
+def combined(means: Sequence[Tensor], spec: str) -> Tensor:
+    """Multi-scale index of every image from the `values` of each scale, finest first."""
+    result: Tensor = combine_scales(means, _decoded(spec))
+    return result
+
+
+def downsampled(image: Tensor, spec: str) -> Tensor:
+    """The image, reduced if the convention reduces images of its size."""
+    with refused_is_not_covered():
+        pooling = _decoded(spec).downsampling(tuple(map(int, image.shape[2:])))
+    return image if pooling is None else operators.downsample(image, *pooling)
+
+
+torch.compiler.assume_constant_result(convention)
+torch.compiler.allow_in_graph((values, similarity_map, multi_scale, combined, downsampled))

@@ -15,7 +15,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from sosie.compat._planes import check_tensors, convention, similarity_map, values
-from sosie.spec import SSIMSpec
 
 __all__ = ["FusedSSIMMap", "allowed_padding", "fused_ssim", "fused_ssim3d"]
 
@@ -144,7 +143,7 @@ def _images(img1: Tensor, img2: Tensor, train: bool, spatial_dims: int) -> tuple
     return img1 if train else img1.detach(), img2.detach()
 
 
-def _convention(C1: float, C2: float, padding: str) -> SSIMSpec:
+def _convention(C1: float, C2: float, padding: str) -> str:
     if padding not in allowed_padding:
         raise AssertionError(f"expected padding out of {allowed_padding}, got {padding!r}")
     return convention("fused-ssim" if padding == "same" else "fused-ssim-valid", c1=C1, c2=C2)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from sosie.compat._planes import check_tensors, convention, similarity_map, values
-from sosie.spec import SSIMSpec
 
 __all__ = ["SSIM", "SUPPORTED_WINDOW_SIZES", "FusedSSIMMap", "fused_ssim", "ssim"]
 
@@ -223,6 +222,6 @@ def _check_options(win_size: int, win_sigma: float, K: tuple[float, float]) -> N
         raise ValueError(f"expected two constants K between 0 and 1, got {K!r}")
 
 
-def _convention(padding: str, window_size: int) -> SSIMSpec:
+def _convention(padding: str, window_size: int) -> str:
     name = "fused-ssim" if padding == "same" else "fused-ssim-valid"
     return convention(name, window_size=window_size)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from sosie.compat._coverage import NotCovered
 from sosie.compat._planes import check_tensors, constants, convention, similarity_map, values
-from sosie.spec import MAX_WINDOW_SIZE, SSIMSpec
+from sosie.spec import MAX_WINDOW_SIZE
 
 __all__ = [
     "SSIM",
@@ -474,7 +474,7 @@ def _gaussian(size: int, sigma: float) -> tuple[float, ...]:
     return constants(weights / weights.sum())
 
 
-def _convention(window_size: int, eps: float, padding: str) -> SSIMSpec:
+def _convention(window_size: int, eps: float, padding: str) -> str:
     name = str(padding).lower()
     if name not in ("same", "valid"):
         raise _kornia_error("BaseError")(

@@ -16,7 +16,6 @@ from torch.nn.modules.loss import _Loss
 
 from sosie.compat._coverage import NotCovered
 from sosie.compat._planes import check_tensors, convention, similarity_map, values
-from sosie.spec import SSIMSpec
 
 __all__ = ["SSIMLoss", "compute_ssim_and_cs"]
 
@@ -175,7 +174,7 @@ def _convention(
     kind: str,
     k1: float,
     k2: float,
-) -> SSIMSpec:
+) -> str:
     kind = getattr(kind, "value", kind)  # MONAI has an enumeration for it
     if kind not in ("gaussian", "uniform"):
         raise NotCovered(f"sosie computes kernel_type 'gaussian' and 'uniform', got {kind!r}")

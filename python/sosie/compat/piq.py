@@ -19,10 +19,16 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.loss import _Loss
 
-from sosie.compat._coverage import NotCovered, refused_is_not_covered
-from sosie.compat._planes import check_tensors, constants, convention, multi_scale, values
-from sosie.spec import WANG2003_WEIGHTS, SSIMSpec, ssim_spec
-from sosie.torch import ssim as operators
+from sosie.compat._coverage import NotCovered
+from sosie.compat._planes import (
+    check_tensors,
+    constants,
+    convention,
+    downsampled,
+    multi_scale,
+    values,
+)
+from sosie.spec import WANG2003_WEIGHTS
 
 __all__ = ["MultiScaleSSIMLoss", "SSIMLoss", "multi_scale_ssim", "ssim"]
 
@@ -94,10 +100,8 @@ def ssim(
     _check(x, y, kernel_size, data_range)
     x, y = _floating(x, y)
     spec = _gaussian(kernel_size, kernel_sigma, k1, k2)
-    with refused_is_not_covered():
-        pooling = spec.downsampling(tuple(map(int, x.shape[2:]))) if downsample else None
-        if pooling is not None:
-            x, y = (operators.downsample(image, *pooling) for image in (x, y))
+    if downsample:
+        x, y = (downsampled(image, spec) for image in (x, y))
     _check_extent(x, kernel_size)
     spec = convention(spec, downsample=None)
     index = _reduced(values(x, y, spec, data_range).to(x.dtype).mean(1), reduction)
@@ -325,9 +329,8 @@ def _check_extent(x: Tensor, kernel_size: int) -> None:
         )
 
 
-def _gaussian(kernel_size: int, kernel_sigma: float, k1: float, k2: float) -> SSIMSpec:
-    with refused_is_not_covered():
-        return ssim_spec("piq").replace(window_size=kernel_size, sigma=kernel_sigma, k1=k1, k2=k2)
+def _gaussian(kernel_size: int, kernel_sigma: float, k1: float, k2: float) -> str:
+    return convention("piq", window_size=kernel_size, sigma=kernel_sigma, k1=k1, k2=k2)
 
 
 def _weights(scale_weights: Tensor | None) -> tuple[float, ...]:

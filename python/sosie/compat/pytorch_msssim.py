@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sosie.compat._coverage import NotCovered
 from sosie.compat._planes import check_tensors, constants, convention, multi_scale, values
-from sosie.spec import WANG2003_WEIGHTS, SSIMSpec
+from sosie.spec import WANG2003_WEIGHTS
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
@@ -318,8 +318,12 @@ def _window(X: Tensor, win_size: int, win_sigma: float, win: Tensor | None) -> t
     return rows[0]
 
 
-@lru_cache(maxsize=64)
 def _gaussian_taps(size: int, sigma: float, dtype: torch.dtype) -> tuple[float, ...]:
+    return _rounded_taps(size, sigma, dtype)
+
+
+@lru_cache(maxsize=64)
+def _rounded_taps(size: int, sigma: float, dtype: torch.dtype) -> tuple[float, ...]:
     return tuple(_fspecial_gauss_1d(size, sigma).to(dtype).flatten().tolist())
 
 
@@ -330,9 +334,7 @@ def _fspecial_gauss_1d(size: int, sigma: float) -> Tensor:
     return (weights / weights.sum()).reshape(1, 1, size)
 
 
-def _convention(
-    taps: tuple[tuple[float, ...], ...], K: tuple[float, float] | list[float]
-) -> SSIMSpec:
+def _convention(taps: tuple[tuple[float, ...], ...], K: tuple[float, float] | list[float]) -> str:
     K1, K2 = K
     return convention("pytorch-msssim", window="custom", taps=taps, k1=K1, k2=K2)
 
@@ -359,4 +361,4 @@ def _values(
     return values(X, Y, _convention(tuple(per_axis), K), data_range, kind).to(X.dtype)
 
 
-torch.compiler.allow_in_graph((ssim, ms_ssim))
+torch.compiler.assume_constant_result(_gaussian_taps)

@@ -429,13 +429,13 @@ def _range_of_dtype(im1: Image, im2: Image) -> float:
         warnings.warn(
             f"data_range is that of {im1.dtype}, the first image's dtype; the other's is "
             f"{im2.dtype}",
-            stacklevel=4,
+            stacklevel=5,
         )
     low, high = _limits(im1.dtype)
     if im1.dtype.kind in "iu" and im1.dtype != np.uint8:
         warnings.warn(
             f"data_range is that of {im1.dtype}, {high - low:.0f}; state it if pixels have less",
-            stacklevel=4,
+            stacklevel=5,
         )
     return high - low
 
@@ -445,7 +445,7 @@ def _range_of_values(image_true: Image, image_test: Image) -> float:
         warnings.warn(
             f"data_range is that of {image_true.dtype}, the first image's dtype; the other's is "
             f"{image_test.dtype}",
-            stacklevel=3,
+            stacklevel=4,
         )
     low, high = _limits(image_true.dtype)
     least, largest = np.min(image_true), np.max(image_true)

@@ -6,7 +6,9 @@ that torch broadcasts with a warning, empty tensors, unreduced losses. Results a
 the arguments. Distances are taken from differences, so that near pairs, and their gradients, are
 exact, where torch expands squares for more than 25 vectors. `cdist` takes half precision too.
 
-A weight of 0 takes its element out of `mse_loss`, NaN included, for which torch gives NaN.
+A weight of 0 takes its element out of `mse_loss`, NaN included, for which torch gives NaN. Where a
+vector is shorter than ``eps``, the gradient of `cosine_similarity` is the derivative of the number
+that is returned; torch's gradient, of the same number, is not.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from sosie.compat._coverage import NotCovered, refused_is_not_covered
 from sosie.compat._planes import (
     check_tensors,
+    combined,
     constants,
     convention,
     multi_scale,
@@ -36,8 +37,7 @@ from sosie.compat._planes import (
     values,
 )
 from sosie.distance import cdist
-from sosie.scales import combine_scales
-from sosie.spec import WANG2003_WEIGHTS, SSIMSpec
+from sosie.spec import WANG2003_WEIGHTS
 from sosie.ssd import weighted_ssd
 
 if TYPE_CHECKING:
@@ -296,27 +296,25 @@ def _multiscale_ssim_update(
         rectify=normalize or "none",
     )
     if data_range is None or isinstance(data_range, tuple):
-        return _with_range_per_scale(preds, target, spec, data_range).to(preds.dtype)
+        return _with_range_per_scale(preds, target, spec, len(betas), data_range).to(preds.dtype)
     return multi_scale(preds, target, spec, data_range).to(preds.dtype)
 
 
 def _with_range_per_scale(
-    preds: Tensor, target: Tensor, spec: SSIMSpec, data_range: DataRange
+    preds: Tensor, target: Tensor, spec: str, scales: int, data_range: DataRange
 ) -> Tensor:
     """Multi-scale values where every scale is clamped for itself, or has a range of its own."""
-    weights = spec.scale_weights or ()
     cropped = convention(spec, crop="window")
     pool = F.avg_pool2d if preds.ndim == 4 else F.avg_pool3d
     means = []
-    for level in range(len(weights)):
+    for level in range(scales):
         x, y, limits = _range(preds, target, data_range)
-        if level == len(weights) - 1:
+        if level == scales - 1:
             means.append(values(x, y, spec, limits))
         else:
             means.append(values(x, y, cropped, limits, "cs"))
             preds, target = pool(preds, 2), pool(target, 2)
-    result: Tensor = combine_scales(means, spec)
-    return result
+    return combined(means, spec)
 
 
 def _per_axis(value: Any, axes: int) -> tuple[Any, ...]:
@@ -352,7 +350,7 @@ def _check_extent(preds: Tensor, sizes: tuple[int, ...], scales: int) -> None:
 
 def _convention(
     gaussian: bool, sigmas: tuple[float, ...], sizes: tuple[int, ...], k1: float, k2: float
-) -> SSIMSpec:
+) -> str:
     windows = tuple(2 * int(3.5 * sigma + 0.5) + 1 for sigma in sigmas) if gaussian else sizes
     if len(windows) == 3 and (len({*windows, *sizes}) > 1 or len(set(sigmas)) > 1):
         # There the padding of the depth follows from kernel_size, whatever the window is.
