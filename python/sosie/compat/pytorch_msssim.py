@@ -87,7 +87,7 @@ def ssim(
     >>> from sosie.compat.pytorch_msssim import ssim
     >>> image = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     >>> round(float(ssim(image, 1 - image, data_range=1)), 4)
-    -0.0161
+    0.1725
     """
     X, Y = _squeezed(X, Y)
     _check_axes(X)

@@ -120,7 +120,7 @@ def structural_similarity(
     >>> from sosie.compat.skimage import structural_similarity
     >>> x = np.arange(256, dtype=np.uint8).reshape(16, 16)
     >>> round(float(structural_similarity(x, x[::-1])), 4)
-    -0.4302
+    -0.7387
     """
     _check_shapes(im1, im2)
     options = _Options(im1, im2, win_size, data_range, channel_axis, gaussian_weights, kwargs)

@@ -184,7 +184,7 @@ def pairwise_distances_argmin_min(
     (array([0, 1]), array([1., 1.]))
     """
     if axis not in (0, 1):
-        raise ValueError(f"expected axis out of 0, 1, got {axis!r}")
+        raise NotCovered(f"sosie takes axis 0 and 1, got {axis!r}")
     options = dict(metric_kwargs or {})
     if metric == "euclidean" and options.pop("squared", False):
         metric = "sqeuclidean"
