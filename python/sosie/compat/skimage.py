@@ -427,14 +427,15 @@ def _range_of_dtype(im1: Image, im2: Image) -> float:
         )
     if im1.dtype != im2.dtype:
         warnings.warn(
-            f"data_range is that of {im1.dtype}, the first image's dtype; the other's is "
-            f"{im2.dtype}",
+            "Inputs have mismatched dtypes. Setting data_range based on im1.dtype: "
+            f"{im1.dtype}, beside {im2.dtype}.",
             stacklevel=5,
         )
     low, high = _limits(im1.dtype)
     if im1.dtype.kind in "iu" and im1.dtype != np.uint8:
         warnings.warn(
-            f"data_range is that of {im1.dtype}, {high - low:.0f}; state it if pixels have less",
+            f"Setting data_range based on im1.dtype. data_range = {high - low:.0f}; "
+            "state it if pixels have another.",
             stacklevel=5,
         )
     return high - low
@@ -443,8 +444,8 @@ def _range_of_dtype(im1: Image, im2: Image) -> float:
 def _range_of_values(image_true: Image, image_test: Image) -> float:
     if image_true.dtype != image_test.dtype:
         warnings.warn(
-            f"data_range is that of {image_true.dtype}, the first image's dtype; the other's is "
-            f"{image_test.dtype}",
+            "Inputs have mismatched dtype.  Setting data_range based on image_true: "
+            f"{image_true.dtype}, beside {image_test.dtype}.",
             stacklevel=4,
         )
     low, high = _limits(image_true.dtype)

@@ -242,6 +242,10 @@ class ArgKmin:
         >>> ArgKmin.compute(np.array([[0.0]]), np.array([[5.0], [2.0], [3.0]]), k=2)
         array([[1, 2]])
         """
+        if X.dtype != Y.dtype or X.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"expected arrays of float32 or of float64, got {X.dtype} and {Y.dtype}"
+            )
         return _arg_k_min(X, Y, k, metric, chunk_size, metric_kwargs, strategy, return_distance)
 
 
@@ -341,4 +345,6 @@ def _check_dense(X: Any, Y: Any) -> None:
         if not isinstance(array, np.ndarray):
             raise NotCovered(f"sosie computes dense NumPy arrays, got {type(array)}")
     if X.dtype != Y.dtype or X.dtype not in (np.float32, np.float64):
-        raise ValueError(f"expected arrays of float32 or of float64, got {X.dtype} and {Y.dtype}")
+        raise NotCovered(
+            f"sosie computes arrays of float32 or of float64 here, got {X.dtype} and {Y.dtype}"
+        )
