@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""faiss 1.x: ``knn`` and ``pairwise_distances`` of NumPy arrays, by squared Euclidean distance.
+"""faiss 1.15: ``knn`` and ``pairwise_distances`` of NumPy arrays, by squared Euclidean distance.
 
 Other metrics, and more neighbours than there are vectors or than 1024, are handed to faiss, where
 it is installed. Everything is float32, as there. Distances are exact for near pairs, where the
@@ -19,7 +19,7 @@ from sosie.compat._coverage import NotCovered, falling_back, refused_is_not_cove
 __all__ = ["METRIC_INNER_PRODUCT", "METRIC_L2", "knn", "pairwise_distances"]
 
 DISTRIBUTION = "faiss-cpu"
-VERSIONS = ">=1.7,<1.16"
+VERSIONS = ">=1.15,<1.16"
 SEAMS = {
     "faiss:knn": "knn",
     "faiss.extra_wrappers:knn": "knn",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MONAI 1.x: ``compute_ssim_and_cs`` and ``SSIMLoss``, for images and volumes.
+"""MONAI 1.6: ``compute_ssim_and_cs`` and ``SSIMLoss``, for images and volumes.
 
 Covered are Gaussian and uniform windows up to 33 pixels along each axis, and all options. As there,
 everything is computed in float32 and results are float32. `SSIMLoss` does not form the maps.
@@ -20,7 +20,7 @@ from sosie.compat._planes import check_tensors, convention, similarity_map, valu
 __all__ = ["SSIMLoss", "compute_ssim_and_cs"]
 
 DISTRIBUTION = "monai"
-VERSIONS = ">=1.3,<1.7"
+VERSIONS = ">=1.6,<1.7"
 SEAMS = {
     "monai.metrics.regression:compute_ssim_and_cs": "compute_ssim_and_cs",
     "monai.losses.ssim_loss:SSIMLoss.forward": "_loss",

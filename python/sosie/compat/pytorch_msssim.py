@@ -25,7 +25,7 @@ from sosie.spec import WANG2003_WEIGHTS
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
 DISTRIBUTION = "pytorch-msssim"
-VERSIONS = ">=0.2,<1.1"
+VERSIONS = ">=1.0,<1.1"
 SEAMS = {
     "pytorch_msssim:ssim": "ssim",
     "pytorch_msssim:ms_ssim": "ms_ssim",

@@ -19,7 +19,7 @@ from sosie.distance import cdist as distances
 __all__ = ["cdist"]
 
 DISTRIBUTION = "scipy"
-VERSIONS = ">=1.9,<1.19"
+VERSIONS = ">=1.17,<1.19"
 SEAMS = {"scipy.spatial.distance:cdist": "cdist"}
 
 _ALIASES = {

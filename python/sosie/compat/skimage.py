@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scikit-image 0.2x: ``structural_similarity`` and the measures of squared differences.
+"""scikit-image 0.25, 0.26: ``structural_similarity`` and the measures of squared differences.
 
 ``metrics`` holds them as ``skimage.metrics`` does. Images are NumPy arrays. What is not covered
 goes to scikit-image itself, where it is installed: images with other than 2 or 3 axes (channels not
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 DISTRIBUTION = "scikit-image"
-VERSIONS = ">=0.22,<0.27"
+VERSIONS = ">=0.25,<0.27"
 _SIMPLE = "skimage.metrics.simple_metrics"
 SEAMS = {
     "skimage.metrics:structural_similarity": "structural_similarity",

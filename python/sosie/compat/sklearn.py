@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scikit-learn 1.x: pairwise distances, nearest neighbours by ``ArgKmin``.
+"""scikit-learn 1.9: pairwise distances, nearest neighbours by ``ArgKmin``.
 
 Covered are dense arrays of real numbers, Euclidean (also squared) distances and cosine
 similarities. Sparse matrices, other metrics and other options are handed to scikit-learn, where it
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 DISTRIBUTION = "scikit-learn"
-VERSIONS = ">=1.3,<1.10"
+VERSIONS = ">=1.9,<1.10"
 _PAIRWISE = "sklearn.metrics.pairwise"
 SEAMS = {
     f"{_PAIRWISE}:_euclidean_distances": "_euclidean_distances",
-    f"{_PAIRWISE}:cosine_similarity": "cosine_similarity",
+    f"{_PAIRWISE}:cosine_distances": "cosine_distances",
     "sklearn.metrics._pairwise_distances_reduction._dispatcher:ArgKmin.compute": "_arg_k_min",
 }
 
@@ -94,6 +94,8 @@ def cosine_similarity(
 ) -> NDArray[Any]:
     """Cosine similarities of all rows, as ``sklearn.metrics.pairwise.cosine_similarity``.
 
+    A matrix product, as there: sosie has nothing faster.
+
     Parameters
     ----------
     X : array, shape (N, D)
@@ -120,9 +122,9 @@ def cosine_similarity(
            [0. ]])
     """
     a, b = _checked(X, Y)
-    similarities = _cosine_distances(a, b)
-    similarities *= -1
-    similarities += 1
+    first = _directions(a)
+    second = first if a is b else _directions(b)
+    similarities: NDArray[Any] = first @ second.T
     return similarities
 
 
@@ -139,7 +141,13 @@ def cosine_distances(X: ArrayLike, Y: ArrayLike | None = None) -> NDArray[Any]:
     array([[0.4]])
     """
     a, b = _checked(X, Y)
-    distances = _cosine_distances(a, b)
+    least = 10 * np.finfo(a.dtype).eps
+    for rows in (a,) if a is b else (a, b):
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        if ((norms < least) & (norms > 0)).any():
+            raise NotCovered("sosie leaves no row as it is for being short, as is done there")
+    with refused_is_not_covered():
+        distances: NDArray[Any] = cdist(a, b, "cosine")
     if a is b:
         np.fill_diagonal(distances, 0)
     return distances
@@ -266,16 +274,12 @@ def _euclidean_distances(
     return distances
 
 
-def _cosine_distances(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    _check_dense(a, b)
-    least = 10 * np.finfo(a.dtype).eps
-    for rows in (a,) if a is b else (a, b):
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        if ((norms < least) & (norms > 0)).any():
-            raise NotCovered("sosie leaves no row as it is for being short, as is done there")
-    with refused_is_not_covered():
-        distances: NDArray[Any] = cdist(a, b, "cosine")
-    return distances
+def _directions(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows over their lengths; those of next to none stay as they are."""
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    norms[norms < 10 * np.finfo(rows.dtype).eps] = 1
+    directions: NDArray[Any] = rows / norms[:, None]
+    return directions
 
 
 def _arg_k_min(
