@@ -59,5 +59,5 @@ def get_implementation(name: str) -> Callable[..., Any]:
     """sosie's function of a name such as ``skimage.metrics:mean_squared_error``."""
     module = importlib.import_module("sosie.compat.skimage")
     # Without the way back to scikit-image, which would lead here again.
-    function: Callable[..., Any] = getattr(module, name.rpartition(":")[2])
-    return inspect.unwrap(function)
+    function: Callable[..., Any] = inspect.unwrap(getattr(module, name.rpartition(":")[2]))
+    return function
