@@ -5,12 +5,14 @@
 #   make demo     trains a small network on photographs and writes demo/report.html
 #   make test     every check there is
 #   make bench    measures sosie and its peers on this machine
+#   make peers    other libraries' own tests, with sosie in their place
 #   make lint     style and types alone
 #   make clean    removes what the others made
 
 PYTHON ?= python3
 DEMO_ARGUMENTS ?=
 BENCH_ARGUMENTS ?=
+PEERS_ARGUMENTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +32,7 @@ comma := ,
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench lint clean format
+.PHONY: demo test bench peers lint clean format
 .PHONY: test-python test-doctest test-isas test-kernels test-sanitizers test-neon test-demo
 .PHONY: test-cuda-emulated test-nvcc
 
@@ -45,6 +47,14 @@ bench: $(VENV)/.installed-dev
 	$(PIP) --requirement benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.bench_ssim $(BENCH_ARGUMENTS)
 	$(BIN)/python -m benchmarks.bench_distance $(BENCH_ARGUMENTS)
+	$(BIN)/python -m benchmarks.bench_compat
+
+# Environments of their own, below build/peers. PEERS_ARGUMENTS names libraries, or says --newest.
+peers: $(VENV)/.torch
+	rm -rf build/peers/wheels
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -C build-dir=build/default \
+	    --wheel-dir build/peers/wheels .
+	$(BIN)/python tests/peers/run.py --sosie build/peers/wheels/sosie-*.whl $(PEERS_ARGUMENTS)
 
 # ------------------------------------------------------------------------------------ environment
 
@@ -65,10 +75,10 @@ $(VENV)/.installed: $(VENV)/.torch $(SOURCES)
 	touch $@
 
 # piq asks for torchvision, which the tests replace by an empty module: sosie compares with none of
-# the parts that need it.
+# the parts that need it. MONAI and prdc need nothing that is not there, but would choose versions.
 $(VENV)/.installed-dev: $(VENV)/.torch $(SOURCES)
 	$(call install,dev,strict,ON)
-	$(PIP) --no-deps piq
+	$(PIP) --no-deps piq monai prdc
 	touch $@ $(VENV)/.installed
 
 # ------------------------------------------------------------------------------------------ style

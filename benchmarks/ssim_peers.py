@@ -105,7 +105,7 @@ class _Loaded:
         self._contender = contender
         for name in _SET_UP.get(contender.arrays, ()):
             _limit_threads(importlib.import_module(name), threads)
-        self._library = _import(contender.module)
+        self._library = import_library(contender.module)
         _limit_threads(self._library, threads)
         self.versions = versions([contender.module])
 
@@ -140,7 +140,8 @@ def _limit_threads(library: types.ModuleType, threads: int) -> None:
         library.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _import(name: str) -> types.ModuleType:
+def import_library(name: str) -> types.ModuleType:
+    """A library, piq without what it does not need for SSIM."""
     if name == "piq":
         _stand_in_for_torchvision()
     return importlib.import_module(name)

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+import types
+import warnings
 from collections.abc import Callable
 
 # The reference multiplies small matrices; OpenBLAS would only make threads wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Where tests ask scikit-image, they want its own numbers and not sosie's by way of its dispatcher.
+os.environ["SKIMAGE_NO_DISPATCHING"] = "1"
 
 import pytest
 from hypothesis import settings
@@ -75,3 +80,35 @@ def run_python() -> Callable[..., str]:
         return finished.stderr if expect_failure else finished.stdout
 
     return run
+
+
+class _Anything(types.ModuleType):
+    """Module in which every name is found, as a class."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        import torch
+
+        return type(name, (torch.nn.Module,), {})
+
+
+@pytest.fixture(scope="session")
+def importable_piq() -> None:
+    """piq, where it is installed, without torchvision, which it imports for metrics unused here."""
+    if {"piq", "torchvision"} & set(sys.modules) or importlib.util.find_spec("piq") is None:
+        return
+    names = ["torchvision", "torchvision.models", "torchvision.models.inception"]
+    names += ["torchvision.models.utils", "torchvision.transforms"]
+    for name in names:
+        sys.modules[name] = _Anything(name)
+    for name in names[1:]:
+        parent, _, child = name.rpartition(".")
+        setattr(sys.modules[parent], child, sys.modules[name])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("piq")
+    finally:
+        for name in names:
+            del sys.modules[name]

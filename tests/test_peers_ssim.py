@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
 import types
 import warnings
 
@@ -26,6 +25,8 @@ from sosie.spec import SSIMSpec, ssim_spec
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 skimage_data = pytest.importorskip("skimage.data")
+
+pytestmark = pytest.mark.usefixtures("importable_piq")
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -114,33 +115,6 @@ def _import(name: str) -> types.ModuleType:
         return pytest.importorskip(name)
 
 
-class _Anything(types.ModuleType):
-    """Module in which every name is found, as a class."""
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (torch.nn.Module,), {})
-
-
-def _import_piq() -> types.ModuleType:
-    """piq, which imports torchvision for metrics that are not needed here."""
-    if "piq" in sys.modules or "torchvision" in sys.modules:
-        return _import("piq")
-    names = ["torchvision", "torchvision.models", "torchvision.models.inception"]
-    names += ["torchvision.models.utils", "torchvision.transforms"]
-    for name in names:
-        sys.modules[name] = _Anything(name)
-    for name in names[1:]:
-        parent, _, child = name.rpartition(".")
-        setattr(sys.modules[parent], child, sys.modules[name])
-    try:
-        return _import("piq")
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
 def _pytorch_msssim(x, y, data_range, **options):
     module = _import("pytorch_msssim")
     return module.ssim(x, y, data_range=data_range, size_average=False, **options)
@@ -189,11 +163,11 @@ def _torchmetrics_cropped_scales(x, y, data_range):
 
 
 def _piq(x, y, data_range, **options):
-    return _import_piq().ssim(x, y, data_range=data_range, reduction="none", **options)
+    return _import("piq").ssim(x, y, data_range=data_range, reduction="none", **options)
 
 
 def _piq_scales(x, y, data_range, **options):
-    return _import_piq().multi_scale_ssim(x, y, data_range=data_range, reduction="none", **options)
+    return _import("piq").multi_scale_ssim(x, y, data_range=data_range, reduction="none", **options)
 
 
 def _kornia(x, y, data_range, **options):

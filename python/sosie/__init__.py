@@ -22,6 +22,7 @@ from sosie.generation import (
     prdc,
 )
 from sosie.paired import cosine_similarity, euclidean_distance
+from sosie.patching import patch
 from sosie.spec import SSIMSpec, list_specs, ssim_spec
 from sosie.ssd import mse, psnr, weighted_ssd
 from sosie.ssim import ms_ssim, ssim
@@ -55,6 +56,7 @@ __all__ = [
     "mse",
     "nn",
     "pack",
+    "patch",
     "prdc",
     "psnr",
     "reference",

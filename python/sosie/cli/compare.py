@@ -13,6 +13,8 @@ from rich.text import Text
 
 from sosie.cli.terminal import DIRECTIONS, fail, heading, messages, progress, results
 from sosie.comparison import MEASURES, Comparison, compare_pairs, match
+from sosie.comparison.engines import ENGINES
+from sosie.comparison.kept import compare_and_keep
 from sosie.comparison.pairs import printable
 from sosie.comparison.run import Options
 from sosie.report.comparison import comparison_csv, comparison_html, comparison_json
@@ -20,6 +22,8 @@ from sosie.report.page import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sosie.comparison import Pair, Unmatched
 
 __all__ = ["compare"]
 
@@ -59,6 +63,17 @@ def compare(
     html: Annotated[
         Path | None, typer.Option(help="Write a self-contained page with pictures and SSIM maps.")
     ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep results in this folder of Parquet files as they come, and go on from those "
+            "that are there."
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help=f"Who compares: {' or '.join(ENGINES)}. With ray, --parquet is needed."),
+    ] = "threads",
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -75,19 +90,30 @@ def compare(
 
     Colour: SSIM is averaged over the channels, errors over all samples. Alpha counts as a channel,
     unless it is opaque everywhere. Palette images are compared by their colours.
+
+    Large collections: with --parquet, a run that was stopped goes on where it was, and the files of
+    several such folders can be copied into one. The engine ray works on the cluster that
+    RAY_ADDRESS names, whose machines have to see images and results under the same paths, or else
+    on this machine.
     """
     outputs = {"--csv": csv, "--json": json, "--html": html}
     _check_outputs(outputs)
     options = _options(measures, spec, data_range)
+    _check_engine(engine, parquet)
     try:
         pairs, unmatched = match(a, b)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     with progress() as bar:
         task = bar.add_task("comparing", total=len(pairs), note="")
-        comparison = compare_pairs(
-            pairs, unmatched, options, jobs=jobs, on_done=lambda: bar.advance(task)
-        )
+        if parquet is None:
+            comparison = compare_pairs(
+                pairs, unmatched, options, jobs=jobs, on_done=lambda: bar.advance(task)
+            )
+        else:
+            comparison = _compare_and_keep(
+                pairs, unmatched, options, parquet, engine, jobs, lambda n: bar.advance(task, n)
+            )
     if comparison.results:
         name_a, name_b = printable(a), printable(b)
         if _STANDARD_OUTPUT not in outputs.values():
@@ -127,6 +153,30 @@ def _options(names: str, spec: str | None, data_range: float | None) -> Options:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return Options(measures, spec, data_range)
+
+
+def _check_engine(engine: str, parquet: Path | None) -> None:
+    if engine not in ENGINES:
+        raise typer.BadParameter(f"expected --engine out of {', '.join(ENGINES)}, got {engine}")
+    if engine != "threads" and parquet is None:
+        raise typer.BadParameter(f"--engine {engine} needs --parquet, where workers put results")
+
+
+def _compare_and_keep(
+    pairs: list[Pair],
+    unmatched: list[Unmatched],
+    options: Options,
+    folder: Path,
+    engine: str,
+    jobs: int | None,
+    on_done: Callable[[int], None],
+) -> Comparison:
+    try:
+        return compare_and_keep(
+            pairs, unmatched, options, folder, engine=engine, jobs=jobs, on_done=on_done
+        )
+    except (ValueError, OSError) as error:
+        fail(str(error))
 
 
 def _print_table(comparison: Comparison) -> None:

@@ -2,7 +2,8 @@
 """Comparison of image files, in pairs, by any number of measures.
 
 `files` reads an image file into an array, `pairs` matches the files of two folders, `measures` is
-the table of what can be measured, `run` measures many pairs with threads and sums up.
+the table of what can be measured, `run` measures many pairs with threads and sums up. `kept` does
+so for collections that take long: `engines` says who works, `parts` keeps what is finished.
 """
 
 from __future__ import annotations

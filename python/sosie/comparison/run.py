@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from sosie.comparison.engines import one_thread_each
 from sosie.comparison.files import Picture, UnreadableImageError, read_picture
 from sosie.comparison.measures import Measure
 from sosie.comparison.pairs import Pair, Unmatched, printable
-from sosie.threads import get_num_threads, set_num_threads
+from sosie.threads import get_num_threads
 
 __all__ = [
     "Comparison",
@@ -21,6 +21,7 @@ __all__ = [
     "Options",
     "Result",
     "Summary",
+    "compare_pair",
     "compare_pairs",
     "data_range_of",
     "read_pair",
@@ -128,8 +129,8 @@ def compare_pairs(
     """
     jobs = min(jobs or get_num_threads(), max(1, len(pairs)))
     results, failures = [], [Failure(file.name, file.reason) for file in unmatched]
-    with _threads_for(jobs), ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_compare, pair, options) for pair in pairs]
+    with one_thread_each(jobs), ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(compare_pair, pair, options) for pair in pairs]
         try:
             for future in futures:
                 outcome = future.result()
@@ -166,7 +167,8 @@ def read_pair(pair: Pair) -> tuple[Picture, Picture]:
     return a, b
 
 
-def _compare(pair: Pair, options: Options) -> Result | Failure:
+def compare_pair(pair: Pair, options: Options) -> Result | Failure:
+    """Measure one pair: values, or why there are none."""
     try:
         a, b = read_pair(pair)
         data_range = data_range_of(a, options)
@@ -195,14 +197,3 @@ def data_range_of(picture: Picture, options: Options) -> float:
     if picture.pixels.dtype.kind == "f":
         raise ValueError("floating-point images need a data range (--data-range)")
     return float(np.iinfo(picture.pixels.dtype).max)
-
-
-@contextmanager
-def _threads_for(jobs: int) -> Iterator[None]:
-    """Kernels on one thread each where several pairs are under work at a time."""
-    before = get_num_threads()
-    set_num_threads(1 if jobs > 1 else before)
-    try:
-        yield
-    finally:
-        set_num_threads(before)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics that are computed in parts, by processes, equal those of one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
+
+_METRICS = """
+import contextlib, json, sys
+import torch
+import torchmetrics.image as theirs
+import sosie
+from sosie.compat import torchmetrics as ours
+
+torch.set_num_threads(1)
+
+def metrics(module, **options):
+    ssim, psnr = module.StructuralSimilarityIndexMeasure, module.PeakSignalNoiseRatio
+    return {
+        "ssim": ssim(data_range=1.0, **options),
+        "sum of ssim": ssim(data_range=(0.2, 0.9), reduction="sum", **options),
+        "ms-ssim": module.MultiScaleStructuralSimilarityIndexMeasure(
+            data_range=1.0, kernel_size=3, sigma=0.5, betas=(0.4, 0.6), **options),
+        "psnr": psnr(data_range=1.0, **options),
+        "psnr of a part": psnr(data_range=(0.1, 0.9), **options),
+        "psnr of each": psnr(data_range=1.0, reduction="none", dim=(1, 2, 3), **options),
+    }
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    for size in (3, 1, 2, 2, 1):
+        target = torch.rand(size, 3, 36, 41, generator=generator)
+        yield (target + 0.2 * torch.rand(target.shape, generator=generator)) / 1.2, target
+
+def computed(batches, module, **options):
+    found = metrics(module, **options)
+    for preds, target in batches:
+        for metric in found.values():
+            metric.update(preds, target)
+    return {name: metric.compute().tolist() for name, metric in found.items()}
+"""
+
+_PROCESS = """
+rank = {rank}
+torch.distributed.init_process_group("gloo", init_method={store!r}, rank=rank, world_size=2)
+mine = list(batches())[:3] if rank == 0 else list(batches())[3:]
+results = {{"drop-in": computed(mine, ours)}}
+results["one process"] = computed(batches(), theirs, sync_on_compute=False)
+with sosie.patch("torchmetrics"):
+    results["patch"] = computed(mine, theirs)
+    calls = sosie.patch.report()["torchmetrics"]
+assert calls.computed > 0 and not calls.fallbacks, calls
+torch.distributed.destroy_process_group()
+print(json.dumps(results))
+"""
+
+
+def test_two_processes_equal_one(run_python: Callable[..., str], tmp_path: Path) -> None:
+    """Batches of several sizes, three for one process and two for the other."""
+    store = f"file://{tmp_path}/rendezvous"
+    codes = [_METRICS + _PROCESS.format(rank=rank, store=store) for rank in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        # Gloo takes the interface that the machine's name leads to, unless told: the loopback.
+        processes = pool.map(lambda code: run_python(code, GLOO_SOCKET_IFNAME="lo"), codes)
+        results = [json.loads(printed.splitlines()[-1]) for printed in processes]
+    assert results[0] == results[1]
+    for name, value in results[0]["one process"].items():
+        for way in ("drop-in", "patch"):
+            # float32 sums of a few values, in another order
+            assert results[0][way][name] == pytest.approx(value, rel=2e-6), (name, way)
