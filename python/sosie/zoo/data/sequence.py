@@ -127,7 +127,7 @@ def to_tensor(pixels: Pixels, channels: int) -> Tensor:
         else:
             pixels = np.repeat(pixels, channels, axis=2)
     # In this order, the copy that makes it contiguous is of bytes.
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255.0
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float() / 255.0
 
 
 def centre_crop(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
