@@ -5,7 +5,7 @@ Denoising of Set12 at sigma 25 by DnCNN's published weights: 30.44 dB (Zhang et 
 Gaussian denoiser", TIP 2017, table III).
 
 Run with `python -m benchmarks.published FOLDER`. The folder holds `denoise/set12`, twelve gray
-images, and `weights/dncnn_sigma25.safetensors`, 17 layers with batch normalisation merged into them.
+images, and `weights/dncnn_sigma25.safetensors`: 17 layers, batch normalisation merged into them.
 """
 
 from __future__ import annotations

@@ -48,9 +48,15 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         "repair_cnn",
         {"width": 16, "depth": 4, "channels": 1, "batch_norm": True},
     ),
-    "repair_unet": ("repair_unet", {"widths": (8, 12, 16)}),
-    "repair_unet-partial": ("repair_unet", {"widths": (8, 12, 16), "convolution": "partial"}),
-    "repair_unet-plain": ("repair_unet", {"widths": (8, 12, 16), "convolution": "plain"}),
+    "repair_unet": ("repair_unet", {"widths": (8, 12, 16), "keep_known": False}),
+    "repair_unet-partial": (
+        "repair_unet",
+        {"widths": (8, 12, 16), "convolution": "partial", "keep_known": False},
+    ),
+    "repair_unet-plain": (
+        "repair_unet",
+        {"widths": (8, 12, 16), "convolution": "plain", "keep_known": False},
+    ),
     "repair_rcnn": ("repair_rcnn", {"width": 8, "stages": 3, "blocks": 1, "channels": 1}),
 }
 every_model = pytest.mark.parametrize("case", SMALL)
@@ -107,7 +113,7 @@ def test_models_of_ones_own() -> None:
     try:
         assert "test_identity" in list_models("test_*")
         assert isinstance(create_model("test_identity", channels=1), Identity)
-        with pytest.raises(ValueError, match="model 'test_identity' is .*Identity already"):
+        with pytest.raises(ValueError, match=r"model 'test_identity' is .*Identity already"):
             register_model("test_identity")(type("Other", (Identity,), {}))
     finally:
         from sosie.zoo import registry
@@ -146,7 +152,7 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
         create_model("repair_cnn", weights=path)
 
 
-# --------------------------------------------------------------------------------- what they compute
+# -------------------------------------------------------------------------------- what they compute
 
 
 @every_model
@@ -181,6 +187,7 @@ def test_compiled_equals_eager(case: str) -> None:
         torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
 def test_inductor_compiles_one_of_them() -> None:
     model = small("repair_cnn").eval()
     inputs = arguments(model)
@@ -222,7 +229,7 @@ def test_what_missing_pixels_hold_does_not_matter() -> None:
 
 
 def test_known_pixels_can_be_kept() -> None:
-    model = small("repair_unet", keep_known=True).eval()
+    model = create_model("repair_unet", widths=(8, 12, 16)).eval()
     damaged, known = arguments(model)
     with torch.no_grad():
         repaired = model(damaged, known)
@@ -260,7 +267,7 @@ LEARNING: dict[str, tuple[int, float | None]] = {
     "vae_mlp-gaussian": (60, 0.8),
     "vae_conv": (60, 0.8),
     "vae_conv-mse": (60, 0.8),
-    "vae_conv-ssim": (60, 0.8),
+    "vae_conv-ssim": (60, 0.95),
     "vae_conv-wssd": (60, 0.8),
     "vae_discrete": (60, 0.8),
     "vae_discrete-gumbel": (60, 0.8),
@@ -280,9 +287,12 @@ def test_short_trainings_help(
     steps, share = LEARNING[case]
     is_repair = isinstance(model, RepairModel)
     images = photographs if is_repair else fashion
-    given: dict[str, Any] = {"crop": 32, "batch": 4} if is_repair else {"batch": 32}
-    if case.startswith("gan_dcgan"):
-        given["learning_rate"] = 1e-3  # for steps this few
+    given: dict[str, Any] = {"batch": 32}
+    if is_repair:
+        damage = "gaussian_noise:0.1,missing_pixels:0.5" if "unet" in case else "gaussian_noise:0.1"
+        given = {"batch": 4, "crop": 32, "degradation": damage}
+    if case != "gan_mlp":  # more than usual, for steps this few
+        given["learning_rate"] = 1e-3 if case.startswith("gan") else 3e-3
     settings = Settings.of(model, steps=steps, validate_every=0, **given)
     before = measured(model, images, settings)
     result = train(model, images, settings)
@@ -309,13 +319,14 @@ def measured(model: Any, images: ImageCollection, settings: Settings) -> dict[st
     return values
 
 
-# ------------------------------------------------------------------------------ against what others did
+# ----------------------------------------------------------------------------- what others published
 
 
 def test_gradients_of_repair_reach_every_weight() -> None:
     for case in ("repair_cnn", "repair_unet", "repair_unet-partial", "repair_rcnn"):
         model = small(case)
         damaged, known = arguments(model)
+        model.train()
         sum(stage.square().sum() for stage in model.stages(damaged, known)).backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, (case, name)
@@ -324,7 +335,7 @@ def test_gradients_of_repair_reach_every_weight() -> None:
 
 @pytest.mark.skipif(
     "SOSIE_DATA" not in os.environ,
-    reason="SOSIE_DATA does not name a folder with denoise/set12 and weights/dncnn_sigma25.safetensors",
+    reason="SOSIE_DATA does not name a folder with Set12 and the published weights of DnCNN",
 )
 def test_published_weights_denoise_as_published() -> None:
     data = Path(os.environ["SOSIE_DATA"])

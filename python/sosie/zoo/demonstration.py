@@ -215,7 +215,7 @@ def run(settings: Settings, watch: Watcher = lambda *_: None) -> Outcome:
         The loss is no longer finite.
     """
     torch.manual_seed(settings.seed)
-    model = create_model("repair_unet", convolution="plain")
+    model = create_model("repair_unet", convolution="plain", keep_known=False)
     steps = settings.steps
     if settings.seconds is not None:
         steps = _steps_within(settings.seconds, model, settings)

@@ -196,11 +196,12 @@ def _load(model: Model, tensors: dict[str, Tensor], path: Path) -> None:
             f"{path} holds weights of another architecture than {model.name} with "
             f"{json.dumps(asdict(model.config))}: tensors {' and '.join(parts)}"
         )
-    for key, tensor in tensors.items():
-        if tensor.shape != expected[key].shape:
+    for key, wanted in expected.items():
+        tensor = tensors[key]
+        if tensor.shape != wanted.shape:
             raise ValueError(
                 f"{path} holds weights of another architecture than {model.name} with "
                 f"{json.dumps(asdict(model.config))}: expected {key} of shape "
-                f"{tuple(expected[key].shape)}, got {tuple(tensor.shape)}"
+                f"{tuple(wanted.shape)}, got {tuple(tensor.shape)}"
             )
     model.load_state_dict(tensors)

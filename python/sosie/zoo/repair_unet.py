@@ -55,13 +55,13 @@ class RepairUNetConfig:
     convolution : {"gated", "partial", "plain"}
         See the module.
     keep_known : bool
-        Return known pixels as they are: for damage without noise.
+        Return known pixels as they are: right for inpainting, wrong where they are noisy.
     """
 
     channels: int = 3
     widths: tuple[int, int, int] = (32, 48, 64)
     convolution: str = "gated"
-    keep_known: bool = False
+    keep_known: bool = True
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):

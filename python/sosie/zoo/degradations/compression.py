@@ -85,4 +85,5 @@ class Downsample(Degradation):
         size = images.shape[2:]
         small = [max(1, round(side / self.scale)) for side in size]
         reduced = F.interpolate(images, small, mode="bicubic", antialias=True).clamp(0.0, 1.0)
-        return F.interpolate(reduced, size, mode="bicubic"), known
+        # torch has MATLAB's and Pillow's cubic (a = -1/2) with antialiasing alone.
+        return F.interpolate(reduced, size, mode="bicubic", antialias=True), known
