@@ -46,7 +46,7 @@ def photograph() -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
 
 
-# ---------------------------------------------------------------------------------- what all have
+# ------------------------------------------------------------------------------------ what all have
 
 
 @pytest.mark.parametrize("name", list_degradations())
@@ -103,7 +103,7 @@ def test_one_after_the_other() -> None:
     assert torch.equal(known, known_too)
 
 
-# ------------------------------------------------------------------------------------------- noise
+# -------------------------------------------------------------------------------------------- noise
 
 
 def test_gaussian_noise_has_its_deviation() -> None:
@@ -142,7 +142,7 @@ def test_salt_and_pepper_come_in_equal_parts() -> None:
         assert abs(hit.float().mean().item() - 0.1) < 5 * math.sqrt(0.1 * 0.9 / count)
 
 
-# ----------------------------------------------------------------------------------------- missing
+# ------------------------------------------------------------------------------------------ missing
 
 
 def test_missing_pixels_have_their_share() -> None:
@@ -171,7 +171,7 @@ def test_missing_strokes_reach_their_share_and_hardly_more() -> None:
     assert (missing <= 0.3 + 4 * (16 + 3.84) * 3.84 / (48 * 64)).all()
 
 
-# ---------------------------------------------------------------------------------- blur, detail
+# ------------------------------------------------------------------------------------- blur, detail
 
 
 def test_gaussian_blur_is_that_of_scipy(photograph: Tensor) -> None:
@@ -224,7 +224,7 @@ def test_downsampling_keeps_what_is_smooth(photograph: Tensor) -> None:
     assert errors[0] < errors[1] < errors[2]
 
 
-# ---------------------------------------------------------------------------------------- geometry
+# ----------------------------------------------------------------------------------------- geometry
 
 
 def test_lens_distortion_moves_pixels_as_browns_model_says() -> None:

@@ -41,7 +41,7 @@ def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# --------------------------------------------------------------------------------------- densities
+# ---------------------------------------------------------------------------------------- densities
 
 
 def test_divergence_of_gaussians_is_torchs() -> None:
@@ -104,7 +104,7 @@ def test_divergence_from_uniform_symbols() -> None:
     assert categorical_kl_to_uniform(torch.zeros(1, 4, 2, 2)).item() == pytest.approx(0, abs=1e-6)
 
 
-# ---------------------------------------------------------------------------------------- the bounds
+# --------------------------------------------------------------------------------------- the bounds
 
 
 def test_bound_is_what_the_paper_says() -> None:
@@ -175,7 +175,7 @@ def test_reconstruction_errors_of_the_convolutional_one(kind: str) -> None:
     torch.testing.assert_close(terms["reconstruction"], expected, rtol=1e-4, atol=1e-4)
 
 
-# ----------------------------------------------------------------------------------------- symbols
+# ------------------------------------------------------------------------------------------ symbols
 
 
 def test_nearest_codes_are_nearest() -> None:
@@ -233,7 +233,7 @@ def test_temperature_falls_and_divergence_rises() -> None:
         torch.testing.assert_close(terms["loss"], expected)
 
 
-# ------------------------------------------------------------------------------------- adversaries
+# -------------------------------------------------------------------------------------- adversaries
 
 
 def test_adversarial_losses_are_their_formulas() -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,9 @@ def images() -> ImageCollection:
 
 
 @pytest.fixture
-def cpu_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """For bits that are promised on the CPU."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    yield
 
 
 def small_model() -> Any:
@@ -67,7 +65,8 @@ def small_model() -> Any:
 def small_settings(**given: Any) -> Settings:
     usual = {
         "steps": 8, "batch": 4, "crop": 16, "checkpoint_every": 3, "validate_every": 4,
-        "sample_every": 0, "ema": 0.9, "schedule": "cosine", "warm_up": 0.25, "clip": 1.0, "seed": 5,
+        "sample_every": 0, "ema": 0.9, "schedule": "cosine", "warm_up": 0.25, "clip": 1.0,
+        "seed": 5,
     }  # fmt: skip
     return Settings.of(small_model(), **{**usual, **given})
 
@@ -78,7 +77,7 @@ def assert_same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         assert torch.equal(tensor, b[name]), name
 
 
-# ---------------------------------------------------------------------------------------- one step
+# ----------------------------------------------------------------------------------------- one step
 
 
 def test_a_step_is_adams() -> None:
@@ -150,7 +149,7 @@ def test_settings_that_make_no_sense(given: dict[str, Any], message: str) -> Non
         Settings(**given)
 
 
-# -------------------------------------------------------------------------------------------- data
+# --------------------------------------------------------------------------------------------- data
 
 
 def test_sequence_depends_on_positions_alone(images: ImageCollection) -> None:
@@ -250,13 +249,15 @@ def test_folders_name_what_they_leave_out(tmp_path: Path) -> None:
     assert [each.name for each in images.skipped] == ["deep/03.png", "empty.jpg"]
     fitting = images.at_least((16, 16))
     assert len(fitting.training) + len(fitting.validation) == 9
-    assert fitting.skipped[-1].name.endswith("low.png")
+    assert fitting.skipped[-1].name == "low.png"
     assert fitting.skipped[-1].reason == "30 x 8, smaller than the crop of 16 x 16"
-    with pytest.raises(ValueError, match=r"of at least 64 x 64 pixels; all \d are smaller"):
+    with pytest.raises(
+        ValueError, match=r"of at least 64 x 64 pixels; all \d+ to train on are smaller"
+    ):
         images.at_least((64, 64))
 
 
-# ----------------------------------------------------------------------------- interrupted and not
+# ------------------------------------------------------------------------------ interrupted and not
 
 
 @pytest.mark.usefixtures("cpu_only")
@@ -379,14 +380,14 @@ def test_damaged_checkpoints_are_refused(images: ImageCollection, tmp_path: Path
     assert "training.json is not JSON, or truncated" in said[1]
     for path in saved_checkpoints(checkpoints):
         (path / "model.safetensors").unlink()
-    with pytest.raises(InvalidFileError, match="none of the 3 checkpoints in .* can be used"):
+    with pytest.raises(InvalidFileError, match=r"none of the 3 checkpoints in .* can be used"):
         train(small_model(), images, settings, output=tmp_path)
 
 
 def test_foreign_checkpoints_are_refused(images: ImageCollection, tmp_path: Path) -> None:
     settings = small_settings(steps=1)
     train(small_model(), images, settings, output=tmp_path)
-    with pytest.raises(ValueError, match="belongs to a training with config .*'width': 6"):
+    with pytest.raises(ValueError, match=r"belongs to a training with config .*'width': 6"):
         train(create_model("repair_cnn", channels=1), images, settings, output=tmp_path)
     with pytest.raises(ValueError, match="belongs to a training with seed 5, not 6"):
         train(small_model(), images, small_settings(seed=6), output=tmp_path)
@@ -401,7 +402,7 @@ def test_foreign_checkpoints_are_refused(images: ImageCollection, tmp_path: Path
     assert train(small_model(), images, settings, output=tmp_path, resume="never").steps == 1
 
 
-# ------------------------------------------------------------------------------------ what goes wrong
+# ---------------------------------------------------------------------------------- what goes wrong
 
 
 def test_diverging_trainings_stop(
@@ -447,7 +448,9 @@ def test_full_disks_lose_nothing(images: ImageCollection, tmp_path: Path) -> Non
 
 
 def test_images_that_are_too_small(images: ImageCollection) -> None:
-    with pytest.raises(ValueError, match=r"images of at least 64 x 64 pixels; all 10 are smaller"):
+    with pytest.raises(
+        ValueError, match=r"images of at least 64 x 64 pixels; all 10 to train on are smaller"
+    ):
         train(small_model(), images, small_settings(crop=64))
     unet = create_model("repair_unet", channels=1)
     with pytest.raises(ValueError, match="a crop of at least 8 pixels for repair_unet, got 4"):
@@ -464,7 +467,7 @@ def test_no_progress_ends_a_training(images: ImageCollection) -> None:
     assert 4 <= result.steps < 50
 
 
-# ----------------------------------------------------------------------------- what a training leaves
+# --------------------------------------------------------------------------- what a training leaves
 
 
 def test_numbers_and_pictures(images: ImageCollection, tmp_path: Path) -> None:
@@ -496,49 +499,54 @@ def test_half_precision_on_the_cpu(images: ImageCollection) -> None:
     assert next(iter(result.model.parameters())).dtype == torch.float32
 
 
-# ------------------------------------------------------------------------------------ several processes
+# -------------------------------------------------------------------------------- several processes
 
 
-@pytest.mark.parametrize(
-    ("model", "more"),
-    [
-        ("repair_cnn", ["--set", "channels=1", "--set", "width=6", "--set", "depth=3",
-                        "--degradation", "gaussian_noise:0.1", "--loss", "l1:0.8,ssim:0.2"]),
-        ("gan_dcgan", ["--set", "width=4", "--set", "loss=wgan-gp", "--set", "levels=2"]),
-    ],
-)  # fmt: skip
-def test_two_processes_are_one_with_twice_the_batch(
-    model: str, more: list[str], tmp_path: Path
-) -> None:
-    data = tmp_path / "data.npy"
-    np.save(data, np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8))
-    arguments = [
-        "train", model, "--data", str(data), "--steps", "6", "--batch", "8", "--crop", "16",
-        "--checkpoint-every", "0", "--sample-every", "0", "--seed", "1", *more,
-    ]  # fmt: skip
-    one = run([sys.executable, "-m", "sosie", *arguments, "--output", str(tmp_path / "one")])
-    assert one.returncode == 0, one.stderr
-    two = run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-            "--master-addr", "127.0.0.1", "--master-port", "0", "-m", "sosie", *arguments,
-            "--output", str(tmp_path / "two"),
+#: Trains two models. Processes but the first begin with other weights, which must not matter.
+BOTH = """
+import os, sys, torch
+from sosie.zoo import create_model
+from sosie.zoo.data import open_collection
+from sosie.zoo.training import Settings, train
+
+images = open_collection(sys.argv[1])
+for name, config, given in (
+    ("repair_cnn", dict(channels=1, width=6, depth=3), dict(crop=16, loss="l1:0.8,ssim:0.2")),
+    ("gan_dcgan", dict(image_shape=(1, 16, 16), width=4, loss="wgan-gp"), {}),
+):
+    torch.manual_seed(int(os.environ.get("RANK", 0)))
+    model = create_model(name, **config)
+    settings = Settings.of(model, steps=6, batch=8, checkpoint_every=0, sample_every=0, **given)
+    train(model, images, settings, output=os.path.join(sys.argv[2], name))
+"""
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "data.npy", random.integers(0, 256, (40, 16, 16), dtype=np.uint8))
+    (tmp_path / "both.py").write_text(BOTH)
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, launcher in (("one", []), ("two", several)):
+        arguments = [str(tmp_path / "both.py"), str(tmp_path / "data.npy"), str(tmp_path / name)]
+        finished = run([sys.executable, *launcher, *arguments])
+        assert finished.returncode == 0, finished.stderr
+    for model in ("repair_cnn", "gan_dcgan"):
+        one, two = tmp_path / "one" / model, tmp_path / "two" / model
+        weights = load_file(two / "model.safetensors")
+        for name, tensor in load_file(one / "model.safetensors").items():
+            # The gradients' sums are divided differently, and Adam divides small ones by their
+            # size.
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=2e-5)
+        logs = [
+            [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+            for run in (one, two)
         ]
-    )  # fmt: skip
-    assert two.returncode == 0, two.stderr
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
-    for name, tensor in weights[0].items():
-        # The gradients' sums are divided differently, and Adam divides small ones by their size.
-        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=2e-5)
-    logs = [
-        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
-    for a, b in zip(*logs, strict=True):
-        assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
+        assert len(logs[0]) == 7
+        for a, b in zip(*logs, strict=True):
+            assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
 
 
-# ----------------------------------------------------------------------------------------- command
+# ------------------------------------------------------------------------------------------ command
 
 
 def test_command(tmp_path: Path) -> None:
@@ -552,9 +560,11 @@ def test_command(tmp_path: Path) -> None:
     assert outcome["model"] == "vae_mlp"
     assert outcome["steps"] == 3
     assert create_model("vae_mlp", weights=tmp_path).config.image_shape == (1, 8, 8)
-    again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 0
-    assert f"{outcome['measures']['loss']:.4f}" in again.stdout
+    again = CliRunner().invoke(app, [*arguments, "--json"])
+    assert json.loads(again.stdout)["resumed_from"] == 3
+    assert json.loads(again.stdout)["measures"] == outcome["measures"]
+    table = CliRunner().invoke(app, [*arguments, "--resume", "never"])
+    assert f"{outcome['measures']['loss']:.4f}" in table.stdout
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-#: Unreadable images that are named; the others are counted.
-_NAMED = 20
-
 
 def _option(text: str) -> Any:
     return typer.Option(help=text, show_default=False)
@@ -177,7 +174,6 @@ def _run(
 ) -> Result:
     from sosie.zoo import training
 
-    _name_skipped(images)
     tasks: dict[str, TaskID] = {}
     with progress() as bars:
 
@@ -202,14 +198,6 @@ def _run(
             fail(f"{where} could not be written or read: {error.strerror or error}")
         except (FloatingPointError, TypeError, ValueError) as error:
             fail(str(error))
-
-
-def _name_skipped(images: ImageCollection) -> None:
-    for skipped in images.skipped[:_NAMED]:
-        _say(f"{printable(Path(skipped.name))} is left out: {skipped.reason}")
-    if images.skipped:
-        used = len(images.training) + len(images.validation)
-        _say(f"{len(images.skipped)} images are left out, {used} are used")
 
 
 def _say(sentence: str) -> None:

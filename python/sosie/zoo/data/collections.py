@@ -78,45 +78,57 @@ class ImageCollection:
         height, width, channels = shapes.pop()
         return channels, height, width
 
+    def __len__(self) -> int:
+        """How many different images there are."""
+        shared = self.validation is self.training
+        return len(self.training) + (0 if shared else len(self.validation))
+
     def at_least(self, crop: tuple[int, int]) -> ImageCollection:
         """Those images that are no smaller than a crop, the others among the skipped ones.
 
         Raises
         ------
         ValueError
-            There is no such image, to train on or to judge by.
+            There is no such image to train on.
         """
         skipped = list(self.skipped)
-        parts = []
-        for part in (self.training, self.validation):
-            fits = [image.shape[0] >= crop[0] and image.shape[1] >= crop[1] for image in part]
-            small = [i for i, fit in enumerate(fits) if not fit]
-            for i in small:
-                height, width = part[i].shape[:2]
-                name = part.name(i) if isinstance(part, _Files) else f"image {i + 1}"
-                reason = f"{width} x {height}, smaller than the crop of {crop[1]} x {crop[0]}"
-                skipped.append(Skipped(name, reason))
-            if len(small) == len(part):
-                raise ValueError(
-                    f"expected images of at least {crop[1]} x {crop[0]} pixels; all "
-                    f"{len(small)} are smaller, {skipped[-1].name} is {width} x {height}"
-                )
-            parts.append((part, fits))
-        (training, fits), (validation, fits_too) = parts
+        training, fits = _fitting(self.training, crop, skipped)
+        if self.validation is self.training:
+            validation = training
+        else:
+            validation, _ = _fitting(self.validation, crop, skipped)
+        if not len(training):
+            raise ValueError(
+                f"expected images of at least {crop[1]} x {crop[0]} pixels; all {len(fits)} to "
+                f"train on are smaller, {skipped[-1].name} is {skipped[-1].reason.partition(',')[0]}"
+            )
         weights = self.weights
         if weights is not None:
             weights = weights[np.array(fits)]
             weights = weights / weights.sum()
-        return ImageCollection(_kept(training, fits), _kept(validation, fits_too), weights, skipped)
+        return ImageCollection(
+            training, validation if len(validation) else training, weights, skipped
+        )
 
 
-def _kept(images: Sequence[Pixels], fits: list[bool]) -> Sequence[Pixels]:
+def _fitting(
+    images: Sequence[Pixels], crop: tuple[int, int], skipped: list[Skipped]
+) -> tuple[Sequence[Pixels], list[bool]]:
+    """Images no smaller than a crop, and which those are; the others are added to ``skipped``."""
+    fits = []
+    for i, image in enumerate(images):
+        height, width = image.shape[:2]
+        fits.append(height >= crop[0] and width >= crop[1])
+        if not fits[-1]:
+            name = images.name(i) if isinstance(images, _Files) else f"image {i + 1}"
+            reason = f"{width} x {height}, smaller than the crop of {crop[1]} x {crop[0]}"
+            skipped.append(Skipped(name, reason))
     if all(fits):
-        return images
+        return images, fits
     chosen = [i for i, fit in enumerate(fits) if fit]
     if isinstance(images, _Files):
-        return images.chosen(chosen)
-    return [images[i] for i in chosen]
+        return images.chosen(chosen), fits
+    return [images[i] for i in chosen], fits
 
 
 def list_collections() -> list[str]:
@@ -218,16 +230,16 @@ _NAMED: dict[str, Callable[[], ImageCollection]] = {
 class _Files(Sequence[Pixels]):
     """Images in files, read when they are first needed and kept while there is room."""
 
-    def __init__(self, paths: list[Path], kept: dict[Path, Pixels]) -> None:
-        self._paths, self._kept = paths, kept
+    def __init__(self, folder: Path, paths: list[Path], kept: dict[Path, Pixels]) -> None:
+        self._folder, self._paths, self._kept = folder, paths, kept
 
     def name(self, index: int) -> str:
-        """Of the file."""
-        return str(self._paths[index])
+        """Of the file, as seen from the folder."""
+        return str(self._paths[index].relative_to(self._folder))
 
     def chosen(self, indices: list[int]) -> _Files:
         """Some of them."""
-        return _Files([self._paths[i] for i in indices], self._kept)
+        return _Files(self._folder, [self._paths[i] for i in indices], self._kept)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -262,10 +274,12 @@ def _open_folder(folder: Path) -> ImageCollection:
         found = f"{len(skipped)} unreadable ones" if skipped else "none"
         first = f", {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise ValueError(f"expected images in {folder}, found {found}{first}")
-    parts = [[path for i, path in enumerate(paths) if _is_held_out(i) == which] for which in (0, 1)]
-    # One image alone is trained on and judged by.
-    training, validation = parts if all(parts) else (paths, paths)
-    return ImageCollection(_Files(training, kept), _Files(validation, kept), skipped=skipped)
+    files = _Files(folder, paths, kept)
+    if len(paths) < _HELD_OUT:  # all are trained on and judged by
+        return ImageCollection(files, files, skipped=skipped)
+    held_out = [i for i in range(len(paths)) if _is_held_out(i)]
+    others = [i for i in range(len(paths)) if not _is_held_out(i)]
+    return ImageCollection(files.chosen(others), files.chosen(held_out), skipped=skipped)
 
 
 def _read_8_bit(path: Path) -> Pixels:

@@ -25,6 +25,8 @@ from sosie.zoo.training.trainer import Trainer
 
 __all__ = ["Result", "batches", "train", "training_sequence"]
 
+#: Images left out that are named; all are counted.
+_NAMED = 20
 #: Told what is going on: stage, steps done, steps in all, a remark.
 Watcher = Callable[[str, int, int, str], None]
 
@@ -113,11 +115,12 @@ def train(
     settings = Settings.of(model) if settings is None else settings
     torch.use_deterministic_algorithms(settings.deterministic)
     images = images.at_least(_crop(model, settings))
+    _tell_skipped(images, tell)
     trainer = Trainer(model, settings)
     folder = None if output is None else Path(output)
     progress = _resumed(trainer, folder, resume, tell)
     result = Result(trainer.best_model, trainer.step_number, resumed_from=trainer.step_number)
-    result.best = progress.get("best", {})
+    result.measures, result.best = progress.get("measures", {}), progress.get("best", {})
     is_main = trainer.accelerator.is_main_process
     records = None
     if folder is not None and is_main:
@@ -245,7 +248,11 @@ class _Run:
 
     def _save(self) -> None:
         if self.folder is not None and self.trainer.accelerator.is_main_process:
-            progress = {"best": self.result.best, "fruitless": self.fruitless}
+            progress = {
+                "measures": self.result.measures,
+                "best": self.result.best,
+                "fruitless": self.fruitless,
+            }
             save_checkpoint(self.trainer, self.folder / "checkpoints", progress)
         self.trainer.accelerator.wait_for_everyone()
         self.saved_at = self.trainer.step_number
@@ -263,6 +270,13 @@ class _evaluating:
 
     def __exit__(self, *_: object) -> None:
         self.model.train(self.was_training)
+
+
+def _tell_skipped(images: ImageCollection, tell: Callable[[str], None]) -> None:
+    for skipped in images.skipped[:_NAMED]:
+        tell(f"{skipped.name} is left out: {skipped.reason}")
+    if images.skipped:
+        tell(f"{len(images.skipped)} images are left out, {len(images)} are used")
 
 
 def _resumed(
