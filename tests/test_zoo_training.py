@@ -251,9 +251,7 @@ def test_folders_name_what_they_leave_out(tmp_path: Path) -> None:
     assert len(fitting.training) + len(fitting.validation) == 9
     assert fitting.skipped[-1].name == "low.png"
     assert fitting.skipped[-1].reason == "30 x 8, smaller than the crop of 16 x 16"
-    with pytest.raises(
-        ValueError, match=r"of at least 64 x 64 pixels; all \d+ to train on are smaller"
-    ):
+    with pytest.raises(ValueError, match=r"of at least 64 x 64 pixels, all \d+ are smaller"):
         images.at_least((64, 64))
 
 
@@ -448,9 +446,7 @@ def test_full_disks_lose_nothing(images: ImageCollection, tmp_path: Path) -> Non
 
 
 def test_images_that_are_too_small(images: ImageCollection) -> None:
-    with pytest.raises(
-        ValueError, match=r"images of at least 64 x 64 pixels; all 10 to train on are smaller"
-    ):
+    with pytest.raises(ValueError, match=r"images of at least 64 x 64 pixels, all 10 are smaller"):
         train(small_model(), images, small_settings(crop=64))
     unet = create_model("repair_unet", channels=1)
     with pytest.raises(ValueError, match="a crop of at least 8 pixels for repair_unet, got 4"):

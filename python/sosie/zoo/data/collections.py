@@ -99,8 +99,8 @@ class ImageCollection:
             validation, _ = _fitting(self.validation, crop, skipped)
         if not len(training):
             raise ValueError(
-                f"expected images of at least {crop[1]} x {crop[0]} pixels; all {len(fits)} to "
-                f"train on are smaller, {skipped[-1].name} is {skipped[-1].reason.partition(',')[0]}"
+                f"expected images of at least {crop[1]} x {crop[0]} pixels, "
+                f"all {len(fits)} are smaller, {skipped[-1].name}: {skipped[-1].reason}"
             )
         weights = self.weights
         if weights is not None:
