@@ -389,6 +389,9 @@ def test_foreign_checkpoints_are_refused(images: ImageCollection, tmp_path: Path
         train(create_model("repair_cnn", channels=1), images, settings, output=tmp_path)
     with pytest.raises(ValueError, match="belongs to a training with seed 5, not 6"):
         train(small_model(), images, small_settings(seed=6), output=tmp_path)
+    fewer = ImageCollection(images.training[:5], images.validation)
+    with pytest.raises(ValueError, match="belongs to a training on 10 images, not on 5"):
+        train(small_model(), fewer, settings, output=tmp_path)
     # More steps are the same training.
     longer = train(small_model(), images, small_settings(steps=2), output=tmp_path)
     assert (longer.resumed_from, longer.steps) == (1, 2)

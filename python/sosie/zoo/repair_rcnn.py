@@ -89,7 +89,8 @@ class RepairRCNN(RepairModel):
         """See :meth:`RepairModel.stages`."""
         if known is None:
             known = torch.ones_like(damaged[:, :1])
-        estimate, state, estimates = damaged, None, []
+        estimate, estimates = damaged, []
+        state: tuple[Tensor, Tensor] | None = None
         for _ in range(self.config.stages):
             features = F.relu(self.enter(torch.cat([damaged, estimate, known], 1)))
             state = self.memory(features, state)

@@ -113,12 +113,19 @@ def train(
         Something cannot be written.
     """
     settings = Settings.of(model) if settings is None else settings
-    torch.use_deterministic_algorithms(settings.deterministic)
+    if settings.deterministic:
+        torch.use_deterministic_algorithms(True)
     images = images.at_least(_crop(model, settings))
     _tell_skipped(images, tell)
     trainer = Trainer(model, settings)
     folder = None if output is None else Path(output)
     progress = _resumed(trainer, folder, resume, tell)
+    seen = len(images.training)
+    if progress.get("images", seen) != seen:
+        raise ValueError(
+            f"the checkpoint belongs to a training on {progress['images']} images, not on {seen}; "
+            "train in another folder"
+        )
     result = Result(trainer.best_model, trainer.step_number, resumed_from=trainer.step_number)
     result.measures, result.best = progress.get("measures", {}), progress.get("best", {})
     is_main = trainer.accelerator.is_main_process
@@ -126,6 +133,7 @@ def train(
     if folder is not None and is_main:
         records = Records(folder, trainer.step_number, tensorboard)
     run = _Run(trainer, result, progress, folder, records)
+    run.images = seen
     run.judge = trainer.objective.judge(images.validation, trainer.accelerator.device)
     start = time.perf_counter()
     try:
@@ -165,6 +173,7 @@ class _Run:
     """What happens between the steps."""
 
     judge: Judge
+    images: int
 
     def __init__(
         self,
@@ -249,6 +258,7 @@ class _Run:
     def _save(self) -> None:
         if self.folder is not None and self.trainer.accelerator.is_main_process:
             progress = {
+                "images": self.images,
                 "measures": self.result.measures,
                 "best": self.result.best,
                 "fruitless": self.fruitless,
