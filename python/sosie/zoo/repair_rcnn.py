@@ -70,7 +70,11 @@ class RepairRCNN(RepairModel):
         self.enter = nn.Conv2d(2 * config.channels + 1, width, 3, padding=1)
         self.memory = ConvLSTMCell(width, width, 3)
         self.blocks = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, padding=1),
+            )
             for _ in range(config.blocks)
         )
         self.leave = nn.Conv2d(width, config.channels, 3, padding=1)
@@ -95,8 +99,8 @@ class RepairRCNN(RepairModel):
             features = F.relu(self.enter(torch.cat([damaged, estimate, known], 1)))
             state = self.memory(features, state)
             features = state[0]
-            for first, second in self.blocks:  # type: ignore[misc]
-                features = F.relu(features + second(F.relu(first(features))))
+            for block in self.blocks:
+                features = F.relu(features + block(features))
             estimate = damaged + self.leave(features)
             estimates.append(estimate)
         return estimates
