@@ -118,8 +118,11 @@ def train(
     }
     network, settings, images = _prepared(model, data, weights, _parsed(options or []), given)
     folder = output or Path("runs") / model
-    outcome = _run(network, images, settings, folder, resume, tensorboard)
-    _report(outcome, settings, folder, as_json)
+    try:
+        outcome = _run(network, images, settings, folder, resume, tensorboard)
+        _report(outcome, settings, folder, as_json)
+    finally:
+        _leave_the_others()
 
 
 def _parsed(options: list[str]) -> dict[str, Any]:
@@ -228,8 +231,11 @@ def _report(outcome: Result, settings: Settings, folder: Path, as_json: bool) ->
         for name, value in outcome.measures.items():
             table.add_row(name, f"{value:.4f}", f"{outcome.best[name]:.4f}")
         results.print(table)
-    _wrote(folder)
-
-
-def _wrote(folder: Path) -> None:
     messages.print(f"wrote {printable(folder)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _leave_the_others() -> None:
+    """Processes that trained together part; without this, some would abort as they end."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()

@@ -116,8 +116,11 @@ def train(
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
     images = images.at_least(_crop(model, settings))
-    _tell_skipped(images, tell)
     trainer = Trainer(model, settings)
+    is_main = trainer.accelerator.is_main_process
+    if not is_main:  # one process speaks for all
+        watch, tell = (lambda *_: None), (lambda _: None)
+    _tell_skipped(images, tell)
     folder = None if output is None else Path(output)
     progress = _resumed(trainer, folder, resume, tell)
     seen = len(images.training)
@@ -128,7 +131,6 @@ def train(
         )
     result = Result(trainer.best_model, trainer.step_number, resumed_from=trainer.step_number)
     result.measures, result.best = progress.get("measures", {}), progress.get("best", {})
-    is_main = trainer.accelerator.is_main_process
     records = None
     if folder is not None and is_main:
         records = Records(folder, trainer.step_number, tensorboard)
