@@ -28,6 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.machine import machine_record
+from benchmarks.ssim_peers import stand_in_for_torchvision
 from sosie.zoo import create_model
 from sosie.zoo.degradations import GaussianNoise
 from sosie.zoo.losses import parse_loss
@@ -77,6 +78,7 @@ def _kornia() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _piq() -> Callable[[Tensor, Tensor], Tensor]:
+    stand_in_for_torchvision()
     from piq import ssim
 
     # It refuses values outside of [0, 1], which restored images have.

@@ -304,7 +304,7 @@ def test_interrupted_trainings_end_where_others_do(images: ImageCollection, tmp_
 
 
 COMMON = [
-    "--steps", "40", "--batch", "4", "--crop", "16", "--ema", "0.9", "--checkpoint-every", "2",
+    "--steps", "80", "--batch", "4", "--crop", "16", "--ema", "0.9", "--checkpoint-every", "2",
     "--validate-every", "15", "--sample-every", "0", "--seed", "3", "--deterministic", "--workers",
     "0",
 ]  # fmt: skip
