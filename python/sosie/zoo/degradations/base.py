@@ -79,7 +79,6 @@ def register(name: str) -> Callable[[D], D]:
     """Class decorator: make a degradation known to `parse_degradation`."""
 
     def decorate(cls: D) -> D:
-        cls.name = name  # type: ignore[attr-defined]
         _classes[name] = cls
         return cls
 
