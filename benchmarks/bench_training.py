@@ -91,11 +91,12 @@ def _torchmetrics() -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: structural_similarity_index_measure(x, y, data_range=1.0)
 
 
+#: piq last: others look at what stands in for torchvision, and stumble.
 _PEERS = {
     "pytorch-msssim": _pytorch_msssim,
     "kornia": _kornia,
-    "piq": _piq,
     "torchmetrics": _torchmetrics,
+    "piq": _piq,
 }
 
 
