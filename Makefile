@@ -102,7 +102,7 @@ test-python: $(VENV)/.installed-dev
 
 # Examples of the installed package, and of the README, which are to run as they stand.
 test-doctest: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' --pyargs sosie README.md
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' --pyargs sosie README.md docs/training.md
 
 # The instruction set that is used here ran above.
 test-isas: $(VENV)/.installed-dev

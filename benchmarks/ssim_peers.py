@@ -26,7 +26,7 @@ from benchmarks.race import Budget, Convention, Family
 from benchmarks.ssim_cases import CASES, Case, images
 from benchmarks.workers import Prepared
 
-__all__ = ["CONTENDERS", "FAMILY", "Contender", "load"]
+__all__ = ["CONTENDERS", "FAMILY", "Contender", "load", "stand_in_for_torchvision"]
 
 Image = NDArray[Any]
 #: Library, case and convention to a function of two images, which are arrays of its library.
@@ -143,7 +143,7 @@ def _limit_threads(library: types.ModuleType, threads: int) -> None:
 def import_library(name: str) -> types.ModuleType:
     """A library, piq without what it does not need for SSIM."""
     if name == "piq":
-        _stand_in_for_torchvision()
+        stand_in_for_torchvision()
     return importlib.import_module(name)
 
 
@@ -156,7 +156,7 @@ class _Anything(types.ModuleType):
         return type(name, (), {})
 
 
-def _stand_in_for_torchvision() -> None:
+def stand_in_for_torchvision() -> None:
     """piq imports torchvision for measures other than these; do without, if it is not there."""
     try:
         importlib.import_module("torchvision")

@@ -11,7 +11,10 @@ import sys
 __all__ = ["main"]
 
 #: What commands import beyond NumPy; the extra "zoo" installs all of it.
-_EXTRA = {"PIL", "jinja2", "markupsafe", "matplotlib", "rich", "scipy", "skimage", "torch", "typer"}
+_EXTRA = {
+    "PIL", "accelerate", "jinja2", "kornia", "markupsafe", "matplotlib", "rich", "safetensors",
+    "scipy", "skimage", "sklearn", "tensorboard", "torch", "typer",
+}  # fmt: skip
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import sosie
 from sosie.cli.compare import compare
 from sosie.cli.demo import demo
 from sosie.cli.info import info
+from sosie.cli.train import train
 
 __all__ = ["app"]
 
@@ -41,5 +42,5 @@ def _root(
     """
 
 
-for _command in (compare, demo, info):
+for _command in (compare, demo, info, train):
     app.command()(_command)

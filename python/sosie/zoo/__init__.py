@@ -1,8 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks that are trained with sosie's losses and judged by its measures.
+"""Small models that generate or repair images, trained with sosie's losses, judged by its measures.
 
-`photographs` loads images, `degradations` damages them, `repair_unet` is a network that repairs
-them, `training` trains it, `baselines` repairs without training, `demonstration` does all of it.
+>>> from sosie.zoo import create_model, list_models
+>>> list_models("repair_*")
+['repair_cnn', 'repair_rcnn', 'repair_unet']
+
+`registry` knows models by name, and one file each holds them. `degradations` damages images,
+`data` finds some, `training` trains, `losses`, `gan_losses` and `densities` are what is lowered.
+`demonstration` is what ``sosie demo`` shows. torch is imported when one of the names here is first
+asked for.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sosie.zoo.registry import create_model, list_models, register_model, save_model
+
+__all__ = ["create_model", "list_models", "register_model", "save_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("sosie.zoo.registry"), name)
+    raise AttributeError(f"module 'sosie.zoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

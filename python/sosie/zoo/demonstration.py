@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,14 @@ from sosie.comparison.measures import MEASURES
 from sosie.nn import L1SSIMLoss
 from sosie.torch import composite
 from sosie.zoo import baselines, photographs
-from sosie.zoo.degradations import NoiseAndHoles
-from sosie.zoo.repair_unet import RepairUNet
-from sosie.zoo.training import CropSampler, Loss, Trainer
+from sosie.zoo.data import open_collection
+from sosie.zoo.degradations import Degradation, parse_degradation
+from sosie.zoo.model import Model
+from sosie.zoo.registry import create_model
+from sosie.zoo.training import Settings as TrainingSettings
+from sosie.zoo.training import Trainer, train
+from sosie.zoo.training.repairing import Loss, Repairing
+from sosie.zoo.training.run import batches, training_sequence
 
 __all__ = ["Outcome", "Repair", "Settings", "StepTimes", "run"]
 
@@ -63,8 +68,9 @@ class Settings:
         Side of the training crops in pixels, and how many make a step.
     alpha : float
         Weight of SSIM in the loss; the mean absolute error has the rest.
-    damage : NoiseAndHoles
-        What is done to images.
+    noise, missing : float
+        Standard deviation of the noise, for images in [0, 1], and probability of each pixel to be
+        missing: what is done to images.
     timed_rounds : int
         Training steps timed with each loss.
     """
@@ -75,8 +81,38 @@ class Settings:
     crop: int = 64
     batch: int = 4
     alpha: float = 0.3
-    damage: NoiseAndHoles = field(default_factory=NoiseAndHoles)
+    noise: float = 0.1
+    missing: float = 2 / 3
     timed_rounds: int = 25
+
+    @property
+    def degradation(self) -> Degradation:
+        """What is done to images."""
+        return parse_degradation(self._degradation)
+
+    @property
+    def _degradation(self) -> str:
+        return f"gaussian_noise:{self.noise},missing_pixels:{self.missing}"
+
+    def training(self, steps: int) -> TrainingSettings:
+        """How the network is trained: Adam, and one cycle of the learning rate.
+
+        Smith and Topin, "Super-convergence: very fast training of neural networks using large
+        learning rates", 2019. Half as high a rate again gains nothing, three times is unstable. The
+        gradients of single flat crops can be ten times the largest norm.
+        """
+        return TrainingSettings(
+            steps=steps,
+            batch=self.batch,
+            crop=self.crop,
+            degradation=self._degradation,
+            loss=f"ssim:{self.alpha},l1:{1 - self.alpha}",
+            learning_rate=1e-3,
+            schedule="cosine",
+            warm_up=0.1,
+            clip=0.5,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +150,7 @@ class StepTimes:
     Attributes
     ----------
     step : float
-        Whole step: damage, forward, loss, backward, optimizer.
+        Whole step: forward, loss, backward, optimizer.
     loss : float
         The loss and its gradient alone, without the network.
     """
@@ -179,19 +215,11 @@ def run(settings: Settings, watch: Watcher = lambda *_: None) -> Outcome:
         The loss is no longer finite.
     """
     torch.manual_seed(settings.seed)
-    model = RepairUNet()
-    loss = L1SSIMLoss(data_range=1.0, alpha=settings.alpha)
-    sampler = CropSampler(
-        [photographs.load_photograph(name) for name in photographs.TRAINING],
-        crop=settings.crop,
-        batch=settings.batch,
-        seed=settings.seed,
-    )
+    model = create_model("repair_unet", convolution="plain", keep_known=False)
     steps = settings.steps
     if settings.seconds is not None:
-        steps = _steps_within(settings.seconds, model, loss, sampler.draw(), settings)
-    trainer = Trainer(model, loss, settings.damage, steps=steps, seed=settings.seed)
-    losses, seconds = _train(trainer, sampler, steps, watch)
+        steps = _steps_within(settings.seconds, model, settings)
+    trained = train(model, open_collection("photographs"), settings.training(steps), watch=watch)
     tools = {**_tuned_baselines(settings, watch), NETWORK: _network(model)}
     repaired = _repair_photographs(tools, settings, watch)
     return Outcome(
@@ -199,33 +227,25 @@ def run(settings: Settings, watch: Watcher = lambda *_: None) -> Outcome:
         steps=steps,
         parameters=sum(weight.numel() for weight in model.parameters()),
         threads=torch.get_num_threads(),
-        losses=losses,
-        training_seconds=seconds,
+        losses=[numbers["loss"] for numbers in trained.records],
+        training_seconds=trained.seconds,
         photographs=repaired,
-        times=_time_steps(model, loss, sampler.draw(), settings, watch),
+        times=_time_steps(model, settings, watch),
     )
 
 
-def _train(
-    trainer: Trainer, sampler: CropSampler, steps: int, watch: Watcher
-) -> tuple[list[float], float]:
-    losses: list[float] = []
-    start = time.perf_counter()
-    for step in range(steps):
-        losses.append(trainer.step(sampler.draw()))
-        if not np.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss became {losses[-1]} at step {step + 1}")
-        watch("training", step + 1, steps, f"loss {np.mean(losses[-50:]):.4f}")
-    return losses, time.perf_counter() - start
-
-
-def _steps_within(
-    seconds: float, model: nn.Module, loss: nn.Module, images: Tensor, settings: Settings
-) -> int:
+def _steps_within(seconds: float, model: Model, settings: Settings) -> int:
     """Training steps that fit in a time, by timing some of a copy of the model."""
-    trainer = Trainer(copy.deepcopy(model), loss, settings.damage, steps=100, seed=settings.seed)
-    durations = [_seconds(partial(trainer.step, images)) for _ in range(2 * _WARM_UP_STEPS)]
+    steps = 2 * _WARM_UP_STEPS
+    trainer = Trainer(copy.deepcopy(model), settings.training(steps))
+    loader = _batches(trainer)
+    durations = [_seconds(lambda: trainer.step(next(loader))) for _ in range(steps)]
     return max(1, int(seconds / np.median(durations[_WARM_UP_STEPS:])))
+
+
+def _batches(trainer: Trainer) -> Iterator[dict[str, Tensor]]:
+    images = open_collection("photographs")
+    return batches(training_sequence(trainer.model, images, trainer.settings), trainer)
 
 
 # ------------------------------------------------------------------------------------------- repair
@@ -304,7 +324,7 @@ def _damage(
 ) -> tuple[Pixels, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Damaged image, rounded to 8 bits like one from a file, and which pixels are known."""
     generator = torch.Generator().manual_seed(settings.seed + 1)  # unlike any damage in training
-    damaged, known = settings.damage(_to_tensor(_to_unit(original)), generator)
+    damaged, known = settings.degradation(_to_tensor(_to_unit(original)), generator=generator)
     return _to_8_bit(damaged[0].permute(1, 2, 0).numpy()), known[0, 0].numpy() > 0
 
 
@@ -342,13 +362,12 @@ def _to_8_bit(image: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
 # -------------------------------------------------------------------------------------------- times
 
 
-def _time_steps(
-    model: nn.Module, loss: L1SSIMLoss, images: Tensor, settings: Settings, watch: Watcher
-) -> dict[str, StepTimes]:
+def _time_steps(model: Model, settings: Settings, watch: Watcher) -> dict[str, StepTimes]:
     """Training steps of copies of the model on one batch, the two losses taking turns."""
+    fused = L1SSIMLoss(data_range=1.0, alpha=settings.alpha)
 
     def plain(prediction: Tensor, target: Tensor) -> Tensor:
-        parameters = loss.spec.resolve(tuple(target.shape[2:]), loss.data_range)
+        parameters = fused.spec.resolve(tuple(target.shape[2:]), fused.data_range)
         return composite.ssim_loss(
             prediction,
             target,
@@ -357,21 +376,24 @@ def _time_steps(
             l1_weight=1.0 - settings.alpha,
         )
 
-    losses: dict[str, Loss] = {SOSIE: loss, PLAIN: plain}
+    losses: dict[str, Loss] = {SOSIE: fused, PLAIN: plain}
     rounds = _WARM_UP_STEPS + settings.timed_rounds
-    trainers = {
-        name: Trainer(copy.deepcopy(model), each, settings.damage, steps=rounds, seed=settings.seed)
-        for name, each in losses.items()
-    }
-    damaged, known = settings.damage(images, torch.Generator().manual_seed(settings.seed))
+    trainers = {}
+    for name, loss in losses.items():
+        pupil: Any = copy.deepcopy(model)
+        objective = Repairing(pupil, loss, settings.degradation)
+        trainers[name] = Trainer(pupil, settings.training(rounds), objective)
+    batch = next(_batches(trainers[SOSIE]))
     with torch.no_grad():
-        prediction = model(damaged, known)
+        prediction = model(batch["damaged"], batch["known"])
     steps: dict[str, list[float]] = {name: [] for name in losses}
     alone: dict[str, list[float]] = {name: [] for name in losses}
     for turn in range(rounds):
         for name, trainer in trainers.items():
-            steps[name].append(_seconds(partial(trainer.step, images)))
-            alone[name].append(_seconds(partial(_gradient, losses[name], prediction, images)))
+            steps[name].append(_seconds(partial(trainer.step, batch)))
+            alone[name].append(
+                _seconds(partial(_gradient, losses[name], prediction, batch["images"]))
+            )
         watch("timing steps", turn + 1, rounds, "")
     return {
         name: StepTimes(

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recurrent convolutional network that repairs an image a little more in every stage.
+
+Ren, Zuo, Hu, Zhu, Meng, "Progressive image deraining networks: a better and simpler baseline"
+(PReNet), CVPR 2019. All stages share their weights. Each sees the damaged image and the last
+estimate; what it remembers of the stages before is the state of a convolutional LSTM. Every
+estimate is trained, on SSIM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sosie.nn import ConvLSTMCell
+from sosie.zoo.model import RepairModel
+from sosie.zoo.registry import register_model
+
+__all__ = ["RepairRCNN", "RepairRCNNConfig"]
+
+
+@dataclass(frozen=True)
+class RepairRCNNConfig:
+    """How a :class:`RepairRCNN` is built.
+
+    Attributes
+    ----------
+    channels : int
+        Of the images.
+    width : int
+        Channels of the state and of the hidden layers.
+    stages : int
+        How often an image is repaired. Weights do not depend on it.
+    blocks : int
+        Residual blocks in a stage, with weights of their own.
+    """
+
+    channels: int = 3
+    width: int = 32
+    stages: int = 6
+    blocks: int = 5
+
+    def __post_init__(self) -> None:
+        if self.stages < 1:
+            raise ValueError(f"expected at least 1 stage, got {self.stages}")
+
+
+@register_model("repair_rcnn")
+class RepairRCNN(RepairModel):
+    """Progressive recurrent network; called with ``(damaged, known=None)``.
+
+    Examples
+    --------
+    >>> model = RepairRCNN(RepairRCNNConfig(width=8, stages=2, blocks=1))
+    >>> damaged = torch.rand(1, 3, 20, 31)
+    >>> model(damaged).shape, len(model.stages(damaged))
+    (torch.Size([1, 3, 20, 31]), 2)
+    """
+
+    Config = RepairRCNNConfig
+
+    def __init__(self, config: RepairRCNNConfig) -> None:
+        super().__init__(config)
+        width = config.width
+        # The damaged image, the last estimate, which pixels are known.
+        self.enter = nn.Conv2d(2 * config.channels + 1, width, 3, padding=1)
+        self.memory = ConvLSTMCell(width, width, 3)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, padding=1),
+            )
+            for _ in range(config.blocks)
+        )
+        self.leave = nn.Conv2d(width, config.channels, 3, padding=1)
+        # Untrained, it changes images little.
+        nn.init.normal_(self.leave.weight, std=1e-3)
+
+    def training_defaults(self) -> dict[str, Any]:
+        """See :meth:`Model.training_defaults`."""
+        return {"degradation": "gaussian_noise:0.1", "loss": "ssim", "clip": 1.0}
+
+    def forward(self, damaged: Tensor, known: Tensor | None = None) -> Tensor:
+        """See :meth:`RepairModel.forward`."""
+        return self.stages(damaged, known)[-1]
+
+    def stages(self, damaged: Tensor, known: Tensor | None = None) -> list[Tensor]:
+        """See :meth:`RepairModel.stages`."""
+        if known is None:
+            known = torch.ones_like(damaged[:, :1])
+        estimate, estimates = damaged, []
+        state: tuple[Tensor, Tensor] | None = None
+        for _ in range(self.config.stages):
+            features = F.relu(self.enter(torch.cat([damaged, estimate, known], 1)))
+            state = self.memory(features, state)
+            features = state[0]
+            for block in self.blocks:
+                features = F.relu(features + block(features))
+            estimate = damaged + self.leave(features)
+            estimates.append(estimate)
+        return estimates
