@@ -4,12 +4,12 @@
 //
 // With e = exp(-|x|), sigmoid(x) is 1 / (1 + e) or, for x < 0, e / (1 + e), so that small results
 // keep their digits; with m = expm1(-2 |x|), tanh |x| is -m / (2 + m), in which nothing cancels.
-// Both come from t = k ln 2 + r with |r| <= (ln 2) / 2 and a polynomial for expm1(r), whose own
-// error is 0.02 units in the last place of a float and less of a double.
+// Both come from t = k ln 2 + r with |r| <= (ln 2) / 2 and a polynomial in r.
 //
-// Accuracy: within 2.5 units in the last place of the exact result for every float (3 for doubles),
-// subnormal results among them; 0, 1/2, +-1 and signed zeros are exact where they are due, NaN
-// stays NaN. tests/cpp/test_recurrent.cpp goes through the floats.
+// Accuracy: within 2.5 units in the last place of the exact result for every float (3 for doubles);
+// only where sigmoid(x) is below the smallest normal number it is 0 or off by less than that. 0,
+// 1/2, +-1 and signed zeros are exact where they are due, NaN stays NaN.
+// tests/cpp/test_recurrent.cpp goes through the floats.
 #pragma once
 #include "recurrent-call.hpp"
 #include "simd-inl.hpp"
@@ -23,81 +23,98 @@ struct ExponentialOf;
 
 template <>
 struct ExponentialOf<float> {
-    static constexpr float kRound =
-        0x1.8p23f;  // adding it leaves the nearest integer in the last bits
+    static constexpr int kBias = 127, kFraction = 23;
     static constexpr float kPerLn2 = 0x1.715476p0f;
     // ln 2 in two parts; the product of the first with any k here is exact.
     static constexpr float kHigh = 0.693359375f, kLow = -2.12194440e-4f;
-    static constexpr float kLowest = -104;  // exp of less rounds to 0
-    static constexpr int kBias = 127, kFraction = 23;
-    // (expm1(r) - r) / r^2, interpolated at Chebyshev points.
-    static constexpr int kTerms = 6;
-    static constexpr float kTerm[kTerms] = {0.5f,          0.16666667163f, 0.041666463018f,
-                                            0.0083333105f, 0.00139336591f, 0.000198910013f};
+    static constexpr float kLowest = -88;  // here k is -kBias, and 2^k becomes 0
+    // exp(r), and (expm1(r) - r) / r^2: interpolated at Chebyshev points and rounded. They are off
+    // by 0.17 and 0.43 units of 2^-24.
+    static constexpr int kTerms = 7, kTermsBeyond = 5;
+    static constexpr float kTerm[kTerms] = {1,
+                                            1,
+                                            0.5f,
+                                            0.16666504740715027f,
+                                            0.041666463017463684f,
+                                            0.008369184099137783f,
+                                            0.0013933685841038823f};
+    static constexpr float kBeyond[kTermsBeyond] = {0.5f, 0.16666576266288757f,
+                                                    0.041666556149721146f, 0.008363203145563602f,
+                                                    0.0013926213141530752f};
 };
 
 template <>
 struct ExponentialOf<double> {
-    static constexpr double kRound = 0x1.8p52;
+    static constexpr int kBias = 1023, kFraction = 52;
     static constexpr double kPerLn2 = 0x1.71547652b82fep0;
     static constexpr double kHigh = 6.93147180369123816490e-01, kLow = 1.90821492927058770002e-10;
-    static constexpr double kLowest = -746;
-    static constexpr int kBias = 1023, kFraction = 52;
-    // Taylor's; the first term left out is 4e-17 of the sum.
-    static constexpr int kTerms = 12;
-    static constexpr double kTerm[kTerms] = {1.0 / 2,        1.0 / 6,         1.0 / 24,
-                                             1.0 / 120,      1.0 / 720,       1.0 / 5040,
-                                             1.0 / 40320,    1.0 / 362880,    1.0 / 3628800,
-                                             1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    static constexpr double kLowest = -709;
+    // Taylor's; the first terms left out are 4e-18 and 1e-17 of the sum.
+    static constexpr int kTerms = 14, kTermsBeyond = 12;
+    static constexpr double kTerm[kTerms] = {1,
+                                             1,
+                                             1.0 / 2,
+                                             1.0 / 6,
+                                             1.0 / 24,
+                                             1.0 / 120,
+                                             1.0 / 720,
+                                             1.0 / 5040,
+                                             1.0 / 40320,
+                                             1.0 / 362880,
+                                             1.0 / 3628800,
+                                             1.0 / 39916800,
+                                             1.0 / 479001600,
+                                             1.0 / 6227020800};
+    static constexpr const double* kBeyond = kTerm + 2;
 };
 
-// t = k ln 2 + r as k and expm1(r).
+// t = k ln 2 + r, for t that is not positive.
 template <class T>
 struct Reduced {
-    Mask<T> k;
-    Vec<T> rest;
+    Vec<T> rest, power;  // r, 2^k
 };
 template <class T>
 inline Reduced<T> reduce(Vec<T> t) {
     using E = ExponentialOf<T>;
-    const Vec<T> shifted = t * E::kPerLn2 + E::kRound, k = shifted - E::kRound;
+    // Adding this leaves the nearest integer k in the last bits, as the exponent of 2^k.
+    constexpr T round = T(3) * T(int64_t(1) << (E::kFraction - 1)) + T(E::kBias);
+    t = t < E::kLowest ? splat<T>(E::kLowest) : t;  // NaN stays
+    const Vec<T> shifted = t * E::kPerLn2 + round, k = shifted - round;
     const Vec<T> r = (t - k * E::kHigh) - k * E::kLow;
-    Vec<T> sum = splat<T>(E::kTerm[E::kTerms - 1]);
-#pragma GCC unroll 16
-    for (int term = E::kTerms - 2; term >= 0; --term) sum = sum * r + E::kTerm[term];
-    return {(Mask<T>)shifted - (Mask<T>)splat<T>(E::kRound), r + (r * r) * sum};
+    return {r, (Vec<T>)((Mask<T>)shifted << E::kFraction)};
 }
 
-// 2^k for normal results.
 template <class T>
-inline Vec<T> power_of_two(Mask<T> k) {
-    return (Vec<T>)((k + ExponentialOf<T>::kBias) << ExponentialOf<T>::kFraction);
+inline Vec<T> polynomial(const T* terms, int count, Vec<T> r) {
+    Vec<T> sum = splat<T>(terms[count - 1]);
+#pragma GCC unroll 16
+    for (int term = count - 2; term >= 0; --term) sum = sum * r + terms[term];
+    return sum;
+}
+
+template <class T>
+inline Mask<T> sign_bit() {
+    return (Mask<T>)splat<T>(T(-0.0));
 }
 
 template <class T>
 inline Vec<T> sigmoid(Vec<T> x) {
     using E = ExponentialOf<T>;
-    Vec<T> t = -absolute<T>(x);
-    t = t < E::kLowest ? splat<T>(E::kLowest) : t;  // NaN stays
-    const Reduced<T> e = reduce<T>(t);
-    // In two steps, since k goes down to where results are subnormal.
-    const Mask<T> half = e.k >> 1;
-    const Vec<T> exponential =
-        (power_of_two<T>(half) * e.rest + power_of_two<T>(half)) * power_of_two<T>(e.k - half);
+    const Reduced<T> t = reduce<T>((Vec<T>)((Mask<T>)x | sign_bit<T>()));
+    const Vec<T> exponential = t.power * polynomial<T>(E::kTerm, E::kTerms, t.rest);
     return (x < Vec<T>{} ? exponential : splat<T>(1)) / (exponential + T(1));
 }
 
 template <class T>
 inline Vec<T> tanh(Vec<T> x) {
-    const Vec<T> magnitude = absolute<T>(x);
-    Vec<T> t = T(-2) * magnitude;
-    t = t < T(-44) ? splat<T>(T(-44)) : t;  // 1 less than half a unit in the last place from there
-    const Reduced<T> e = reduce<T>(t);
-    const Vec<T> scale = power_of_two<T>(e.k);
-    const Vec<T> m = scale * e.rest + (scale - T(1));
-    const Vec<T> y = -m / (m + T(2));
-    const Mask<T> sign = (Mask<T>)x & (Mask<T>)splat<T>(T(-0.0));
-    return (Vec<T>)((Mask<T>)absolute<T>(y) | sign);
+    using E = ExponentialOf<T>;
+    const Vec<T> minus = (Vec<T>)((Mask<T>)x | sign_bit<T>());
+    const Reduced<T> t = reduce<T>(minus + minus);
+    const Vec<T> r = t.rest;
+    const Vec<T> rest = r + (r * r) * polynomial<T>(E::kBeyond, E::kTermsBeyond, r);
+    const Vec<T> m = t.power * rest + (t.power - T(1));
+    const Vec<T> y = m / (m + T(2));  // not positive
+    return (Vec<T>)(((Mask<T>)y & ~sign_bit<T>()) | ((Mask<T>)x & sign_bit<T>()));
 }
 
 template <class T>

@@ -314,7 +314,9 @@ def _lstm_derivative(
     _by_gates: Optional,
 ) -> tuple[Optional, ...]:
     *tensors, states, cells, gates = ctx.saved_tensors
-    needs = [need and t is not None for need, t in zip(ctx.needs_input_grad[:7], tensors, strict=True)]
+    needs = [
+        need and t is not None for need, t in zip(ctx.needs_input_grad[:7], tensors, strict=True)
+    ]
     upstreams = (by_output, by_hidden, by_cell, by_cells)
     if all(upstream is None for upstream in upstreams):
         return (None,) * (9 + _PLAIN)
@@ -433,7 +435,9 @@ def _gru_derivative(
     _by_candidates: Optional,
 ) -> tuple[Optional, ...]:
     *tensors, states, gates, candidates = ctx.saved_tensors
-    needs = [need and t is not None for need, t in zip(ctx.needs_input_grad[:6], tensors, strict=True)]
+    needs = [
+        need and t is not None for need, t in zip(ctx.needs_input_grad[:6], tensors, strict=True)
+    ]
     if by_output is None and by_hidden is None:
         return (None,) * (8 + _PLAIN)
     found = _conv_gru_backward(
