@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses and recurrent layers as ``torch.nn`` modules. torch is imported when one of them is first asked for."""
+"""Losses and recurrent layers as ``torch.nn`` modules.
+
+torch is imported when one of them is first asked for.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class _ConvLayers(nn.Module):
                 self.cells.append(
                     self.cell(
                         channels, hidden_channels, kernel_size, **(behind if layer else options)
-                    )  # type: ignore[call-arg]
+                    )
                 )
 
     def extra_repr(self) -> str:
@@ -163,15 +163,16 @@ class ConvLSTM(_ConvLayers):
 
     Notes
     -----
-    Called as ``output, (h_n, c_n) = layer(x, (h_0, c_0), lengths)``; state and lengths are optional.
-    ``output`` is ``(T, N, C, ...)``, twice C where bidirectional; states are ``(layers, N, C, ...)``
-    with twice as many layers where bidirectional. Sequences without a batch axis will do.
+    Called as ``output, (h_n, c_n) = layer(x, (h_0, c_0), lengths)``; state and lengths may be left
+    out. ``output`` is ``(T, N, C, ...)``, states are ``(layers, N, C, ...)``; where bidirectional,
+    the output has twice the channels and there are twice as many states. Sequences without a batch
+    axis will do.
 
-    ``lengths`` ``(N,)`` says how many steps of each sequence count: outputs behind are 0, states are
-    those after the last step that counts, and the other direction begins there.
+    ``lengths`` ``(N,)`` says how many steps of each sequence count: outputs behind are 0, states
+    are those after the last step that counts, and the other direction begins there.
 
-    All steps of a layer are one operator, whose convolutions are torch's and whose gates are one pass
-    over memory. Options that are rare (`norm`, `zoneout`, a `padding_mode`) take torch's own
+    All steps of a layer are one operator, whose convolutions are torch's and whose gates are one
+    pass over memory. Options that are rare (`norm`, `zoneout`, a `padding_mode`) take torch's own
     operations instead, and so do exported graphs and tensors on other devices. Where autocast
     narrows convolutions, gates and cell states stay in float32.
 
@@ -266,9 +267,9 @@ class ConvGRU(_ConvLayers):
 
     def forward(
         self,
-        input: Tensor,
+        input: Tensor,  # noqa: A002
         hx: Tensor | None = None,
-        lengths: Lengths = None,  # noqa: A002
+        lengths: Lengths = None,
     ) -> tuple[Tensor, Tensor]:
         """Output and last state; see the class."""
         output, (h,) = self._sequence(input, None if hx is None else (hx,), lengths)

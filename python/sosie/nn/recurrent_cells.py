@@ -36,9 +36,9 @@ OPTIONS = """
     stride, dilation : int or tuple of int
         Of the convolution of the input.
     padding : {"same", "same_upper", "valid"}, int or tuple of int
-        Of the convolution of the input: "same" adds half a kernel on each side; "same_upper" is what
-        TensorFlow, Keras and JAX call "same", which differs where the stride is not 1; "valid" adds
-        nothing. The convolution of the state always keeps its size.
+        Of the convolution of the input: "same" adds half a kernel on each side; "same_upper" is
+        what TensorFlow, Keras and JAX call "same", which differs where the stride is not 1; "valid"
+        adds nothing. The convolution of the state always keeps its size.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         What is added, as in ``torch.nn.Conv2d``, by both convolutions.
     recurrent_kernel_size : int or tuple of int, optional
@@ -363,8 +363,8 @@ class ConvLSTMCell(ConvCell):
     Raises
     ------
     ValueError
-        An option is unknown, or a kernel that has to keep the size of an image is even; when called,
-        shapes do not fit.
+        An option is unknown, or a kernel that has to keep the size of an image is even; when
+        called, shapes do not fit.
     TypeError
         When called, dtypes do not fit.
 
@@ -449,8 +449,8 @@ class ConvLSTMCell(ConvCell):
 
     def forward(
         self,
-        input: Tensor,
-        hx: tuple[Tensor, Tensor] | None = None,  # noqa: A002
+        input: Tensor,  # noqa: A002
+        hx: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Next state; see the class."""
         h, c = self._step(input, hx)
@@ -477,7 +477,7 @@ class ConvLSTMCell(ConvCell):
             )
             return output, (last_h, last_c), (output,) if cells is None else (output, cells)
         extras = self._extras(normalise=self.norm_gates)
-        output, cells = composite.conv_lstm(*arguments, how, extras)
+        output, cells = composite.conv_lstm(*arguments, how=how, extras=extras)
         return output, (output[-1], cells[-1]), (output, cells)
 
     def _peepholes(self, dtype: torch.dtype) -> Tensor | None:
@@ -498,15 +498,15 @@ class ConvGRUCell(ConvCell):
     in_channels, hidden_channels : int
     {options}
     linear_before_reset : bool
-        Reset what the convolution of the state gives for n, as ``torch.nn.GRU`` does, rather than the
-        state itself, as most convolutional GRUs do. The name is that of ONNX. One convolution of
-        the state per step then suffices, where it takes two otherwise.
+        Reset what the convolution of the state gives for n, as ``torch.nn.GRU`` does, rather than
+        the state itself, as most convolutional GRUs do. The name is that of ONNX. One convolution
+        of the state per step then suffices, where it takes two otherwise.
 
     Attributes
     ----------
     weight_ih, weight_hh, bias : Parameter
-        ``(3 C, C_in, ...)``, ``(3 C, C, ...)`` and ``(3 C,)``; gates in torch's order r, z, n. The new
-        state is ``(1 - z) n + z h``.
+        ``(3 C, C_in, ...)``, ``(3 C, C, ...)`` and ``(3 C,)``; gates in torch's order r, z, n. The
+        new state is ``(1 - z) n + z h``.
     bias_hh : Parameter
         ``(C,)``: of the state's convolution for n; with ``linear_before_reset`` alone, since it
         would add to `bias` otherwise.
@@ -593,7 +593,7 @@ class ConvGRUCell(ConvCell):
             output, last = operators.conv_gru(*arguments, how, recompute=self.recompute)
             return output, (last,), (output,)
         norms = {"normalise": self.norm_gates, "normalise_candidate": self.norm_candidate}
-        output = composite.conv_gru(*arguments, how, self._extras(**norms))
+        output = composite.conv_gru(*arguments, how=how, extras=self._extras(**norms))
         return output, (output[-1],), (output,)
 
 
@@ -634,6 +634,6 @@ def _is_exporting() -> bool:
     exporting = getattr(torch.compiler, "is_exporting", None)
     return (
         (exporting is not None and exporting())
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or torch.onnx.is_in_onnx_export()
     )

@@ -10,7 +10,10 @@ With ``*`` a convolution, ``.`` a product of numbers, and ``s`` the logistic fun
 
     GRU     r = s(W_r * x + U_r * h + b_r)                  h' = (1 - z) . n + z . h
             z = s(W_z * x + U_z * h + b_z)
-            n = tanh(W_n * x + b_n + U_n * (r . h) + d)     or, with the linear map before the reset,
+            n = tanh(W_n * x + b_n + U_n * (r . h) + d)
+
+    or, with the linear map before the reset,
+
             n = tanh(W_n * x + b_n + r . (U_n * h + d))
 
 where h, c are the state before a step and h', c' that after it. Gates lie along the channel axis in
@@ -81,6 +84,7 @@ def lstm_forward(
     recurrent: ArrayLike | None,
     cell: ArrayLike,
     peephole: ArrayLike | None = None,
+    *,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
 ) -> tuple[Array, Array, Array]:
@@ -129,6 +133,7 @@ def lstm_backward(
     grad_hidden: ArrayLike,
     grad_cell: ArrayLike,
     peephole: ArrayLike | None = None,
+    *,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
 ) -> tuple[Array, Array]:
@@ -155,6 +160,7 @@ def gru_forward(
     inputs: ArrayLike,
     recurrent: ArrayLike,
     hidden: ArrayLike,
+    *,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
 ) -> tuple[Array, Array]:
@@ -183,6 +189,7 @@ def gru_backward(
     candidate: ArrayLike,
     hidden: ArrayLike,
     grad_hidden: ArrayLike,
+    *,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
 ) -> tuple[Array, Array, Array]:
@@ -203,6 +210,7 @@ def gru_reset_forward(
     inputs: ArrayLike,
     recurrent: ArrayLike,
     hidden: ArrayLike,
+    *,
     recurrent_activation: str = "sigmoid",
 ) -> tuple[Array, Array]:
     """First half of a GRU that resets before the linear map: r, z and ``r . h``.
@@ -220,6 +228,7 @@ def gru_update_forward(
     recurrent: ArrayLike,
     update: ArrayLike,
     hidden: ArrayLike,
+    *,
     activation: str = "tanh",
 ) -> tuple[Array, Array]:
     """Second half: n and the new state, out of ``update``, which is z, and ``U_n * (r . h)``."""
@@ -233,6 +242,7 @@ def gru_update_backward(
     gates: ArrayLike,
     hidden: ArrayLike,
     grad_hidden: ArrayLike,
+    *,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
 ) -> tuple[Array, Array, Array]:
@@ -247,6 +257,7 @@ def gru_reset_backward(
     reset: ArrayLike,
     hidden: ArrayLike,
     grad_reset_hidden: ArrayLike,
+    *,
     recurrent_activation: str = "sigmoid",
 ) -> tuple[Array, Array]:
     """Gradient before the activation of r, and of ``hidden``, from that of ``r . h``."""
@@ -286,10 +297,11 @@ def convolution(
     ]
     result = np.zeros((images.shape[0], kernel.shape[0], *sizes))
     for tap in np.ndindex(*kernel.shape[2:]):
+        begins = [tap[d] * dilation[d] for d in range(dims)]
         seen = tuple(
-            slice(tap[d] * dilation[d], tap[d] * dilation[d] + (sizes[d] - 1) * stride[d] + 1, stride[d])
+            slice(begins[d], begins[d] + (sizes[d] - 1) * stride[d] + 1, stride[d])
             for d in range(dims)
-        )  # fmt: skip
+        )
         part = images[(slice(None), slice(None), *seen)]
         result += np.moveaxis(np.tensordot(kernel[(..., *tap)], part, (1, 1)), 0, 1)
     if bias is not None:
@@ -341,13 +353,14 @@ def conv_lstm(
     array([0.5  , 0.25 , 0.125])
     """
     h, c = np.asarray(hidden, np.float64), np.asarray(cell, np.float64)
+    activations = {"activation": activation, "recurrent_activation": recurrent_activation}
     states: list[tuple[Array, Array]] = []
     for step in np.asarray(x, np.float64):
         inputs = convolution(step, weight_ih, bias, stride, padding, dilation)
         recurrent = convolution(
             h, weight_hh, None, 1, _same(weight_hh, recurrent_dilation), recurrent_dilation
         )
-        _, h, c = lstm_forward(inputs, recurrent, c, peephole, activation, recurrent_activation)
+        _, h, c = lstm_forward(inputs, recurrent, c, peephole, **activations)
         states.append((h, c))
     hiddens, cells = zip(*states, strict=True)
     return np.stack(hiddens), np.stack(cells)
@@ -371,7 +384,7 @@ def conv_gru(
 ) -> Array:
     """All states ``(T, N, C, ...)`` of a ConvGRU, after each step.
 
-    As for `conv_lstm`, with 3 gates in place of 4; ``recurrent_bias`` ``(C,)`` is d in the formulas.
+    As for `conv_lstm`, with 3 gates in place of 4; ``recurrent_bias`` ``(C,)`` is d.
 
     Examples
     --------
@@ -383,6 +396,7 @@ def conv_gru(
     channels = h.shape[1]
     d = np.zeros(channels) if recurrent_bias is None else np.asarray(recurrent_bias, np.float64)
     around = _same(u, recurrent_dilation)
+    activations = {"activation": activation, "recurrent_activation": recurrent_activation}
 
     def recur(state: Array, weight: Array, bias: Array | None) -> Array:
         return convolution(state, weight, bias, 1, around, recurrent_dilation)
@@ -392,12 +406,16 @@ def conv_gru(
         inputs = convolution(step, weight_ih, bias, stride, padding, dilation)
         if linear_before_reset:
             of_hidden = recur(h, u, np.concatenate([np.zeros(2 * channels), d]))
-            _, h = gru_forward(inputs, of_hidden, h, activation, recurrent_activation)
+            _, h = gru_forward(inputs, of_hidden, h, **activations)
         else:
             of_hidden = recur(h, u[: 2 * channels], None)
-            gates, reset = gru_reset_forward(inputs, of_hidden, h, recurrent_activation)
+            gates, reset = gru_reset_forward(
+                inputs, of_hidden, h, recurrent_activation=recurrent_activation
+            )
             of_reset = recur(reset, u[2 * channels :], d)
-            _, h = gru_update_forward(inputs, of_reset, gates[:, channels:], h, activation)
+            _, h = gru_update_forward(
+                inputs, of_reset, gates[:, channels:], h, activation=activation
+            )
         states.append(h)
     return np.stack(states)
 

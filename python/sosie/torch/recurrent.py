@@ -89,8 +89,8 @@ def conv_gru(
 ) -> tuple[Tensor, Tensor]:
     """A convolutional GRU over a sequence.
 
-    As `conv_lstm`, with gates r, z, n; ``recurrent_bias`` ``(C,)`` belongs to the state's convolution
-    for n. Returns the states after each step and that after the last.
+    As `conv_lstm`, with gates r, z, n; ``recurrent_bias`` ``(C,)`` belongs to the convolution of
+    the state for n. Returns the states after each step and that after the last.
     """
     tensors = (x, h, weight_ih, weight_hh, bias, recurrent_bias)
     keep = _is_recorded(tensors) and not recompute
@@ -142,9 +142,9 @@ def _if_there(tensor: Tensor) -> Optional:
 
 
 def _fake_gradients(arguments: Sequence[Optional], needs: Sequence[bool]) -> list[Tensor]:
-    """What the backward operators return: of x and states in their layout, of weights contiguous."""
+    """What the backward operators return: all contiguous, but for the gradient of x."""
     x = arguments[0]
-    assert x is not None  # noqa: S101
+    assert x is not None
     found = []
     for argument, needed in zip(arguments, needs, strict=True):
         if argument is None or not needed:
@@ -212,9 +212,7 @@ def _mapping(sequences_at: Sequence[int], states_at: Sequence[int]) -> Callable[
     ) -> tuple[Any, Any]:
         size = info.batch_size
         axes = {**dict.fromkeys(sequences_at, 1), **dict.fromkeys(states_at, 0)}
-        mapped = [
-            place for place, dim in enumerate(in_dims) if dim is not None and not isinstance(dim, list)
-        ]  # fmt: skip
+        mapped = [place for place, dim in enumerate(in_dims) if isinstance(dim, int)]
         if any(place not in axes for place in mapped):
             return _one_by_one(call, size, in_dims, arguments)
         folded = list(arguments)
@@ -275,9 +273,8 @@ def _map_each(
 
 def _lstm_cpu(*arguments: Any) -> tuple[Tensor, ...]:
     *tensors, keep_cells, keep_gates = arguments
-    tensors, plain = tensors[:7], tensors[7:]
     output, hidden, cell, cells, gates = sequences.lstm_forward(
-        *tensors, _recurrence(plain), keep_cells, keep_gates
+        *tensors[:7], how=_recurrence(tensors[7:]), keep_cells=keep_cells, keep_gates=keep_gates
     )
     return output, hidden, cell, _or_empty(cells, output), _or_empty(gates, output)
 
@@ -345,9 +342,12 @@ _conv_lstm = register(
 def _lstm_backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
     tensors, states, cells, gates = arguments[:7], *arguments[7:10]
     upstreams, plain, needs = arguments[10:14], arguments[14:-1], arguments[-1]
+    by_output, by_hidden, by_cell, by_cells = upstreams
     found = sequences.lstm_backward(
-        *tensors, _recurrence(plain), states, cells, _if_there(gates), *upstreams, needs
-    )
+        *tensors, how=_recurrence(plain), output=states, cells=cells, gates=_if_there(gates),
+        grad_output=by_output, grad_hidden=by_hidden, grad_cell=by_cell, grad_cells=by_cells,
+        needs=needs,
+    )  # fmt: skip
     return tuple(_as_declared(g, tensors[0], place) for place, g in enumerate(found))
 
 
@@ -371,7 +371,7 @@ def _lstm_second_derivative(ctx: Any, *cotangents: Tensor) -> tuple[Optional, ..
     how = _recurrence(ctx.plain)
 
     def primal(*tensors: Any) -> tuple[Tensor, ...]:
-        output, cells = composite.conv_lstm(*tensors, how)
+        output, cells = composite.conv_lstm(*tensors, how=how)
         return output, output[-1], cells[-1], cells
 
     by_tensors, by_upstreams = _differentiate_twice(primal, saved[:7], saved[7:], cotangents)
@@ -398,9 +398,8 @@ _conv_lstm_backward = register(
 
 def _gru_cpu(*arguments: Any) -> tuple[Tensor, ...]:
     *given, linear_before_reset, keep_gates = arguments
-    tensors, plain = given[:6], given[6:]
     output, hidden, gates, candidates = sequences.gru_forward(
-        *tensors, _recurrence(plain, linear_before_reset), keep_gates
+        *given[:6], how=_recurrence(given[6:], linear_before_reset), keep_gates=keep_gates
     )
     return output, hidden, _or_empty(gates, output), _or_empty(candidates, output)
 
@@ -467,11 +466,11 @@ _conv_gru = register(
 
 def _gru_backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
     tensors, states, gates, candidates = arguments[:6], *arguments[6:9]
-    upstreams, plain = arguments[9:11], arguments[11:-2]
-    linear_before_reset, needs = arguments[-2:]
+    by_output, by_hidden, *plain, linear_before_reset, needs = arguments[9:]
     found = sequences.gru_backward(
-        *tensors, _recurrence(plain, linear_before_reset), states, _if_there(gates),
-        _if_there(candidates), *upstreams, needs,
+        *tensors, how=_recurrence(plain, linear_before_reset), output=states,
+        gates=_if_there(gates), candidates=_if_there(candidates), grad_output=by_output,
+        grad_hidden=by_hidden, needs=needs,
     )  # fmt: skip
     return tuple(_as_declared(g, tensors[0], place) for place, g in enumerate(found))
 
@@ -490,7 +489,7 @@ def _gru_second_derivative(ctx: Any, *cotangents: Tensor) -> tuple[Optional, ...
     how = _recurrence(ctx.plain, ctx.linear_before_reset)
 
     def primal(*tensors: Any) -> tuple[Tensor, ...]:
-        output = composite.conv_gru(*tensors, how)
+        output = composite.conv_gru(*tensors, how=how)
         return output, output[-1]
 
     by_tensors, by_upstreams = _differentiate_twice(primal, saved[:6], saved[6:], cotangents)

@@ -59,6 +59,10 @@ class Recurrence:
         return tuple(d * (k - 1) // 2 for d, k in zip(self.recurrent_dilation, sizes, strict=True))
 
 
+def _as_it_is(a: Tensor) -> Tensor:
+    return a
+
+
 def _keep_new(new: Tensor, _old: Tensor) -> Tensor:
     return new
 
@@ -78,8 +82,8 @@ class Extras:
     """
 
     padding_mode: str = "zeros"
-    normalise: Callable[[Tensor], Tensor] = torch.nn.Identity()
-    normalise_candidate: Callable[[Tensor], Tensor] = torch.nn.Identity()
+    normalise: Callable[[Tensor], Tensor] = _as_it_is
+    normalise_candidate: Callable[[Tensor], Tensor] = _as_it_is
     blend_hidden: Callable[[Tensor, Tensor], Tensor] = _keep_new
     blend_cell: Callable[[Tensor, Tensor], Tensor] = _keep_new
 
@@ -119,7 +123,8 @@ def _of_inputs(
     """Convolutions of the inputs of all steps ``(T, N, K, ...)``, in the dtype of the cell."""
     given = (how.stride, how.padding, how.dilation, extras.padding_mode)
     flat = convolve(x.flatten(0, 1), weight, bias, *given)
-    return flat.unflatten(0, x.shape[:2]).to(computed_dtype(x))
+    result: Tensor = flat.unflatten(0, x.shape[:2])
+    return result.to(computed_dtype(x))
 
 
 def _of_state(
@@ -139,6 +144,7 @@ def conv_lstm(
     weight_hh: Tensor,
     bias: Tensor | None,
     peephole: Tensor | None,
+    *,
     how: Recurrence,
     extras: Extras = PLAIN,
 ) -> tuple[Tensor, Tensor]:
@@ -173,6 +179,7 @@ def conv_gru(
     weight_hh: Tensor,
     bias: Tensor | None,
     recurrent_bias: Tensor | None,
+    *,
     how: Recurrence,
     extras: Extras = PLAIN,
 ) -> Tensor:

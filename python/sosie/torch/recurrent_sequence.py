@@ -42,7 +42,7 @@ Needs = tuple[bool, ...]
 
 
 class Layout:
-    """Sizes of a sequence, and how its arrays lie in memory: channels last, where there is a choice.
+    """Sizes of a sequence, and how its arrays lie in memory: channels last, if there is a choice.
 
     Convolutions are up to a third faster so, and executors walk it as it is.
     """
@@ -80,7 +80,8 @@ class Layout:
 
     def dense_sequence(self, array: Tensor) -> Tensor:
         """The same for ``(T, N, k C, ...)``."""
-        return self.dense(array.flatten(0, 1)).unflatten(0, array.shape[:2])
+        result: Tensor = self.dense(array.flatten(0, 1)).unflatten(0, array.shape[:2])
+        return result
 
     def blocks(self, dtype: torch.dtype) -> list[tuple[int, int]]:
         """First step and step behind the last of each block."""
@@ -133,7 +134,8 @@ class _Sequence(Layout):
         result = convolve(
             self.given(begin, end), self.weight_ih, bias, how.stride, how.padding, how.dilation
         )
-        return self.dense(result).unflatten(0, (end - begin, self.batch))
+        steps: Tensor = self.dense(result).unflatten(0, (end - begin, self.batch))
+        return steps
 
     def of_state(self, h: Tensor, weight: Tensor, bias: Optional = None) -> Tensor:
         """Convolution of states ``(N, C, ...)``."""
@@ -159,10 +161,10 @@ class _Sequence(Layout):
         """Gradients of weight and bias of `of_state`, from those of a block of steps."""
         how = self.how
         ones, around = (1,) * how.spatial_dims, how.recurrent_padding(weight)
-        mask = (False, True, with_bias)
+        given = (upstream.flatten(0, 1), h.flatten(0, 1), weight)
         _, by_weight, by_bias = _adjoint(
-            upstream.flatten(0, 1), h.flatten(0, 1), weight, ones, around, how.recurrent_dilation, mask
-        )  # fmt: skip
+            *given, ones, around, how.recurrent_dilation, (False, True, with_bias)
+        )
         return by_weight, by_bias
 
     def previous(self, states: Tensor, first: Tensor, begin: int, end: int) -> Tensor:
@@ -257,7 +259,7 @@ class _Gradients:
 
 
 def empty_gradient(x: Tensor) -> Tensor:
-    """Uninitialised gradient of inputs ``(T, N, C_in, ...)``, channels last where images have axes."""
+    """Uninitialised gradient of inputs ``(T, N, C_in, ...)``, laid out as states are."""
     if x.ndim == 4:
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     steps, batch, channels, *spatial = x.shape
@@ -275,6 +277,7 @@ def lstm_forward(
     weight_hh: Tensor,
     bias: Optional,
     peephole: Optional,
+    *,
     how: Recurrence,
     keep_cells: bool,
     keep_gates: bool,
@@ -286,7 +289,8 @@ def lstm_forward(
     cells = sequence.large(x, sequence.steps, 1, dtype) if keep_cells else None
     gates = sequence.large(x, sequence.steps, 4, x.dtype) if keep_gates else None
     cell = sequence.state(c, dtype)
-    only_cell = None if keep_cells else sequence.own_state(c, dtype)
+    # Where the last alone is wanted, each overwrites the one before.
+    only_cell = cell if keep_cells else sequence.own_state(c, dtype)
     hidden = None if h is None else sequence.dense(h)
     peephole = sequence.peephole(peephole)
     for begin, end in sequence.blocks(x.dtype):
@@ -345,6 +349,7 @@ def lstm_backward(
     weight_hh: Tensor,
     bias: Optional,
     peephole: Optional,
+    *,
     how: Recurrence,
     output: Tensor,
     cells: Tensor,
@@ -482,6 +487,7 @@ def gru_forward(
     weight_hh: Tensor,
     bias: Optional,
     recurrent_bias: Optional,
+    *,
     how: Recurrence,
     keep_gates: bool,
 ) -> tuple[Tensor, Tensor, Optional, Optional]:
@@ -558,6 +564,7 @@ def gru_backward(
     weight_hh: Tensor,
     bias: Optional,
     recurrent_bias: Optional,
+    *,
     how: Recurrence,
     output: Tensor,
     gates: Optional,
@@ -584,11 +591,11 @@ def gru_backward(
             values, of_linear = _gru_gates(sequence, first, bias, output, begin, end)
         else:
             values = gates[begin:end]
-            of_linear = candidates[begin:end] if candidates is not None else None
+            of_linear = values if candidates is None else candidates[begin:end]
         for step in reversed(range(begin, end)):
             by_hidden = _gru_step_backward(
                 sequence, memory, step - begin, values[step - begin],
-                None if of_linear is None else of_linear[step - begin], before[step - begin],
+                of_linear[step - begin], before[step - begin],
                 sequence.at(grad_output, step), by_hidden, carry, need_h or step > 0,
             )  # fmt: skip
         steps, whole = end - begin, how.linear_before_reset
@@ -612,7 +619,7 @@ def _gru_step_backward(
     memory: _GRUBlock,
     row: int,
     gates: Tensor,
-    candidate: Optional,
+    candidate: Tensor,
     before: Tensor,
     grad_output: Optional,
     by_hidden: Optional,

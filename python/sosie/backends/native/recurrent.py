@@ -43,8 +43,8 @@ def lstm_forward(
 ) -> None:
     """Write gates and new state of an LSTM; ``new_cell`` may be ``cell``.
 
-    See `sosie.reference.recurrent.lstm_forward`. The peephole lies as the cell does, or has length 1
-    along spatial axes where channels lie last.
+    See `sosie.reference.recurrent.lstm_forward`. The peephole lies as the cell does, or has length
+    1 along spatial axes where channels lie last.
     """
     _core.lstm_forward(
         _shape(hidden, activation, recurrent_activation),
@@ -70,8 +70,8 @@ def lstm_backward(
 ) -> None:
     """Write the gradients of an LSTM's step.
 
-    That of the new state is the sum of ``grad_hidden`` and ``grad_recurrent``; ``grad_cell``, of the
-    new cell state, is overwritten by that of the cell state before the step.
+    That of the new state is the sum of ``grad_hidden`` and ``grad_recurrent``; ``grad_cell``, of
+    the new cell state, is overwritten by that of the cell state before the step.
     """
     _core.lstm_backward(
         _shape(gates, activation, recurrent_activation, 4),
@@ -212,7 +212,7 @@ def gru_reset_backward(
     recurrent_activation: str = "sigmoid",
     threads: int | None = None,
 ) -> None:
-    """Write the gradient before r's activation to the first half of ``grad_gates``; add to carry."""
+    """Write the gradient before r's activation, half of ``grad_gates``, and add to the carry."""
     _core.gru_backward(
         _shape(hidden, "tanh", recurrent_activation),
         _RESET,

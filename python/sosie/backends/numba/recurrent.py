@@ -202,7 +202,7 @@ def gru_reset_backward(
     recurrent_activation: str = "sigmoid",
     threads: int | None = None,
 ) -> None:
-    """Write the gradient before r's activation to the first half of ``grad_gates``; add to carry."""
+    """Write the gradient before r's activation, half of ``grad_gates``, and add to the carry."""
     step = _Step(hidden, threads)
     step.run(
         kernels.gru_reset_backward_rows,

@@ -37,7 +37,9 @@ def lstm_forward(
 ) -> None:
     """Write gates and new state of an LSTM."""
     arguments = _values(inputs, recurrent, cell, peephole)
-    results = definition.lstm_forward(*arguments, activation, recurrent_activation)
+    results = definition.lstm_forward(
+        *arguments, activation=activation, recurrent_activation=recurrent_activation
+    )
     for target, values in zip((gates, hidden, new_cell), results, strict=True):
         _write(target, values)
 
@@ -59,7 +61,9 @@ def lstm_backward(
     """Write the gradients of an LSTM's step."""
     upstream = _total(grad_hidden, grad_recurrent)
     arguments = _values(gates, cell, new_cell, upstream, grad_cell, peephole)
-    results = definition.lstm_backward(*arguments, activation, recurrent_activation)
+    results = definition.lstm_backward(
+        *arguments, activation=activation, recurrent_activation=recurrent_activation
+    )
     for target, values in zip((grad_gates, grad_cell), results, strict=True):
         _write(target, values)
 
@@ -78,7 +82,9 @@ def gru_forward(
 ) -> None:
     """Write gates and new state of a GRU whose linear map comes before the reset."""
     arguments = _values(inputs, recurrent, hidden)
-    results = definition.gru_forward(*arguments, activation, recurrent_activation)
+    results = definition.gru_forward(
+        *arguments, activation=activation, recurrent_activation=recurrent_activation
+    )
     for target, values in zip((gates, new_hidden), results, strict=True):
         _write(target, values)
     _write(candidate, arguments[1][:, 2 * hidden.shape[1] :])
@@ -96,7 +102,9 @@ def gru_reset_forward(
 ) -> None:
     """Write r and z, the first two thirds of ``gates``, and ``r . h``."""
     arguments = _values(inputs, recurrent, hidden)
-    both, reset = definition.gru_reset_forward(*arguments, recurrent_activation)
+    both, reset = definition.gru_reset_forward(
+        *arguments, recurrent_activation=recurrent_activation
+    )
     _write(gates[:, : both.shape[1]], both)
     _write(reset_hidden, reset)
 
@@ -115,7 +123,7 @@ def gru_update_forward(
     channels = hidden.shape[1]
     update = gates[:, channels : 2 * channels]
     arguments = _values(inputs, recurrent, update, hidden)
-    candidate, new = definition.gru_update_forward(*arguments, activation)
+    candidate, new = definition.gru_update_forward(*arguments, activation=activation)
     _write(gates[:, 2 * channels :], candidate)
     _write(new_hidden, new)
 
@@ -137,7 +145,9 @@ def gru_backward(
     """Write the gradients of a GRU's step whose linear map comes before the reset."""
     upstream = _total(grad_hidden, grad_recurrent, carry)
     arguments = _values(gates, candidate, hidden, upstream)
-    results = definition.gru_backward(*arguments, activation, recurrent_activation)
+    results = definition.gru_backward(
+        *arguments, activation=activation, recurrent_activation=recurrent_activation
+    )
     for target, values in zip((grad_inputs, grad_of_recurrent, carry), results, strict=True):
         _write(target, values)
 
@@ -159,7 +169,7 @@ def gru_update_backward(
     upstream = _total(grad_hidden, grad_recurrent, carry)
     arguments = _values(gates, hidden, upstream)
     of_update, of_candidate, past = definition.gru_update_backward(
-        *arguments, activation, recurrent_activation
+        *arguments, activation=activation, recurrent_activation=recurrent_activation
     )
     _write(grad_candidate, of_candidate)
     _write(grad_gates[:, hidden.shape[1] :], of_update)
@@ -176,15 +186,17 @@ def gru_reset_backward(
     recurrent_activation: str = "sigmoid",
     threads: int | None = None,  # noqa: ARG001
 ) -> None:
-    """Write the gradient before r's activation to the first half of ``grad_gates``; add to carry."""
+    """Write the gradient before r's activation, half of ``grad_gates``, and add to the carry."""
     channels = hidden.shape[1]
     arguments = _values(gates[:, :channels], hidden, grad_reset_hidden)
-    of_reset, past = definition.gru_reset_backward(*arguments, recurrent_activation)
+    of_reset, past = definition.gru_reset_backward(
+        *arguments, recurrent_activation=recurrent_activation
+    )
     _write(grad_gates[:, :channels], of_reset)
     _write(carry, _total(carry) + past)
 
 
-def _values(*arrays: Array | None) -> list[Any]:
+def _values(*arrays: Array | None) -> Any:
     return [
         None if array is None else np.asarray(adapter(array).to_numpy(array), np.float64)
         for array in arrays
