@@ -62,7 +62,8 @@ class ConvLSTMCell(nn.Module):
         """States ``(T, N, C, H, W)`` of a sequence, and the last."""
         if x.shape[2] != self.input_dim:
             raise ValueError(
-                f"expected images with {self.input_dim} channels, got {x.shape[2]} in {tuple(x.shape)}"
+                f"expected images with {self.input_dim} channels, got {x.shape[2]} "
+                f"in {tuple(x.shape)}"
             )
         h, c = (None, None) if state is None else state
         weight = _in_our_order(self.conv.weight)
@@ -93,7 +94,7 @@ class ConvLSTM(nn.Module):
     kernel_size : (int, int) or list of (int, int)
     num_layers : int
     batch_first : bool
-        Images are ``(N, T, C, H, W)`` rather than ``(T, N, C, H, W)``. Outputs are the former always.
+        Images are ``(N, T, C, H, W)`` rather than ``(T, N, C, H, W)``. Outputs are so always.
     bias : bool
     return_all_layers : bool
         Return outputs and states of all layers rather than of the last.
@@ -153,7 +154,8 @@ class ConvLSTM(nn.Module):
         """Outputs and last states; see the class."""
         if input_tensor.ndim != 5:
             raise ValueError(
-                f"expected images (N, T, C, H, W) or (T, N, C, H, W), got {tuple(input_tensor.shape)}"
+                "expected images (N, T, C, H, W) or (T, N, C, H, W), "
+                f"got {tuple(input_tensor.shape)}"
             )
         x = input_tensor.transpose(0, 1) if self.batch_first else input_tensor
         if hidden_state is not None and len(hidden_state) != self.num_layers:

@@ -87,7 +87,7 @@ class _ConvLayers(nn.Module):
             x = x.unsqueeze(1)
             state = None if state is None else tuple(part.unsqueeze(1) for part in state)
         else:
-            first.check_input(x, "N, T" if self.batch_first else "T, N")
+            first.check_input(x, "NT" if self.batch_first else "TN")
             x = x.transpose(0, 1) if self.batch_first else x
         if x.shape[0] == 0:
             raise ValueError(f"expected sequences of at least one step, got {tuple(x.shape)}")

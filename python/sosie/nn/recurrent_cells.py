@@ -282,12 +282,12 @@ class ConvCell(nn.Module):
         return (x.shape[-self.spatial_dims - 2], self.hidden_channels, *spatial)
 
     def check_input(self, x: Tensor, leading: str) -> None:
-        """Raise unless ``x`` is ``(*leading, C_in, ...)`` in a dtype that goes with the weights."""
-        ndim = len(leading.split(", ")) + 1 + self.spatial_dims
+        """Raise unless ``x`` has axes ``leading``, a letter each, and ``C_in, ...``."""
+        ndim = len(leading) + 1 + self.spatial_dims
         if x.ndim != ndim:
+            axes = ", ".join([*leading, str(self.in_channels), "..."])
             raise ValueError(
-                f"expected input of shape ({leading}, {self.in_channels}, ...) with {ndim} axes, "
-                f"got {tuple(x.shape)}"
+                f"expected input of shape ({axes}) with {ndim} axes, got {tuple(x.shape)}"
             )
         if x.shape[-self.spatial_dims - 1] != self.in_channels:
             raise ValueError(

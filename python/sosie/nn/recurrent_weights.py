@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of other libraries' convolutional LSTMs, as state dicts of `sosie.nn.ConvLSTMCell`.
 
-Nothing but the arrays is needed, of NumPy or torch; the other library need not be installed. Options
-that are no weights have to be given to the cell: see each function.
+Nothing but the arrays is needed, of NumPy or torch; the other library need not be installed.
+Options that are no weights have to be given to the cell: see each function.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def from_keras(weights: Sequence[Any]) -> dict[str, Tensor]:
     """What ``get_weights()`` of Keras' ``ConvLSTM1D``, ``ConvLSTM2D`` or ``ConvLSTM3D`` gives.
 
     Keras' default ``padding="valid"`` is the cell's too; its "same" is the cell's "same_upper". Its
-    strides and ``dilation_rate`` are the cell's stride and dilation. Images are channels first here.
+    strides and ``dilation_rate`` are the cell's stride and dilation. Channels come first here.
 
     Parameters
     ----------
     weights : sequence of array
-        Kernel ``(..., C_in, 4 C)``, recurrent kernel ``(..., C, 4 C)`` and, where there is one, bias.
+        Kernel ``(..., C_in, 4 C)``, recurrent kernel ``(..., C, 4 C)`` and bias, if there is one.
 
     Examples
     --------

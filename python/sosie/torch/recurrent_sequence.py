@@ -657,7 +657,7 @@ def _add_gru_weights(
         by_weight, by_bias = sequence.to_recurrent_weight(
             second, before, sequence.weight_hh, with_bias
         )
-        by_bias = by_bias[2 * channels :] if with_bias else by_bias
+        by_bias = by_bias[2 * channels :].clone() if with_bias else by_bias
     else:
         by_gates, _ = sequence.to_recurrent_weight(second, before, sequence.of_gates)
         reset = sequence.dense_sequence(gates[:, :, :channels] * before)
