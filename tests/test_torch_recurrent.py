@@ -586,7 +586,7 @@ def test_recurrent_convolution(steps: int, norm: str | None) -> None:
         return (y - mean) / np.sqrt(var + each.eps) * scale + shift
 
     expected = reference.recurrent_convolution(
-        x.numpy(), *(p.detach().numpy() for p in (layer.weight, layer.recurrent_weight, layer.bias)),
+        x.numpy(), *(p.detach().numpy() for p in layer.parameters(recurse=False)),
         steps=steps, normalise=None if norm is None else normalise,
     )  # fmt: skip
     np.testing.assert_allclose(layer(x).detach(), expected, rtol=1e-11, atol=1e-12)
