@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def gates(threads: int, progress: Callable[[str], None]) -> dict[str, Gates]:
     from sosie.arrays import adapter
     from sosie.backends import executor
 
+    before = os.sched_getaffinity(0)
     machine.pin(threads)
     torch.set_num_threads(threads)
     case = CASES["lstm-large"]
@@ -103,4 +105,5 @@ def gates(threads: int, progress: Callable[[str], None]) -> dict[str, Gates]:
             work()
             times.append(time.perf_counter() - start)
         found[name] = Gates(min(times), min(floors))
+    os.sched_setaffinity(0, before)
     return found

@@ -5,6 +5,10 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "arguments.hpp"
 
@@ -13,8 +17,14 @@ namespace {
 
 using Address = std::uintptr_t;  // 0: the array is absent
 
-void* at(Address address) {
-    return reinterpret_cast<void*>(address);
+template <size_t Count>
+std::array<void*, Count> pointers(const std::vector<Address>& addresses) {
+    if (addresses.size() != Count)
+        throw std::invalid_argument("expected " + std::to_string(Count) + " arrays, got " +
+                                    std::to_string(addresses.size()));
+    std::array<void*, Count> found;
+    for (size_t i = 0; i < Count; ++i) found[i] = reinterpret_cast<void*>(addresses[i]);
+    return found;
 }
 
 // rows, length, dtype code, slope of the hard sigmoid or 0 for the smooth one, whether tanh is hard
@@ -25,42 +35,41 @@ GateRows gate_rows(const Shape& shape) {
     return {rows, length, DType(dtype), {slope != 0.0, hard_tanh, slope}};
 }
 
-void bind_lstm_forward(const Shape& shape, const std::array<Address, 7>& arrays,
+void bind_lstm_forward(const Shape& shape, const std::vector<Address>& arrays,
                        int64_t peephole_rows, int threads) {
-    const auto [inputs, recurrent, cell, peephole, gates, hidden, new_cell] = arrays;
-    const LSTMForward call{gate_rows(shape), at(inputs), at(recurrent), at(cell),     at(peephole),
-                           peephole_rows,    at(gates),  at(hidden),    at(new_cell), false};
+    const auto [inputs, recurrent, cell, peephole, gates, hidden, new_cell] = pointers<7>(arrays);
+    const LSTMForward call{gate_rows(shape), inputs, recurrent, cell,     peephole,
+                           peephole_rows,    gates,  hidden,    new_cell, false};
     const py::gil_scoped_release released;
     lstm_forward(call, threads);
 }
 
-void bind_lstm_backward(const Shape& shape, const std::array<Address, 8>& arrays,
+void bind_lstm_backward(const Shape& shape, const std::vector<Address>& arrays,
                         int64_t peephole_rows, int threads) {
     const auto [gates, cell, new_cell, grad_hidden, grad_recurrent, peephole, grad_cell,
-                grad_gates] = arrays;
-    const LSTMBackward call{gate_rows(shape), at(gates),          at(cell),     at(new_cell),
-                            at(grad_hidden),  at(grad_recurrent), at(peephole), peephole_rows,
-                            at(grad_cell),    at(grad_gates)};
+                grad_gates] = pointers<8>(arrays);
+    const LSTMBackward call{gate_rows(shape), gates,    cell,          new_cell,  grad_hidden,
+                            grad_recurrent,   peephole, peephole_rows, grad_cell, grad_gates};
     const py::gil_scoped_release released;
     lstm_backward(call, threads);
 }
 
-void bind_gru_forward(const Shape& shape, int part, const std::array<Address, 6>& arrays,
+void bind_gru_forward(const Shape& shape, int part, const std::vector<Address>& arrays,
                       int threads) {
-    const auto [inputs, recurrent, hidden, gates, candidate, new_hidden] = arrays;
-    const GRUForward call{gate_rows(shape), at(inputs),    at(recurrent), at(hidden),
-                          at(gates),        at(candidate), at(new_hidden)};
+    const auto [inputs, recurrent, hidden, gates, candidate, new_hidden] = pointers<6>(arrays);
+    const GRUForward call{gate_rows(shape), inputs,    recurrent, hidden, gates,
+                          candidate,        new_hidden};
     const py::gil_scoped_release released;
     gru_forward(call, GRUPart(part), threads);
 }
 
-void bind_gru_backward(const Shape& shape, int part, const std::array<Address, 8>& arrays,
+void bind_gru_backward(const Shape& shape, int part, const std::vector<Address>& arrays,
                        int threads) {
     const auto [gates, candidate, hidden, grad_hidden, grad_recurrent, carry, grad_inputs,
-                grad_recurrent_out] = arrays;
-    const GRUBackward call{gate_rows(shape), at(gates),       at(candidate),
-                           at(hidden),       at(grad_hidden), at(grad_recurrent),
-                           at(carry),        at(grad_inputs), at(grad_recurrent_out)};
+                grad_recurrent_out] = pointers<8>(arrays);
+    const GRUBackward call{gate_rows(shape),  gates,          candidate, hidden,
+                           grad_hidden,       grad_recurrent, carry,     grad_inputs,
+                           grad_recurrent_out};
     const py::gil_scoped_release released;
     gru_backward(call, GRUPart(part), threads);
 }

@@ -104,7 +104,7 @@ inline S* run_of(S* data, const GateRows& shape, int64_t row, int gates, int gat
     return data ? data + (row * gates + gate) * shape.length + i : nullptr;
 }
 
-// run.template operator()<S, Smooth>() for what is stored and computed with.
+// A kernel, for the dtype that is stored and the activations that are asked for.
 template <class T, class Call, template <class, class, bool> class Kernel>
 void run_gates(const Call& call, int64_t task, void*, GatePartial*) {
     const GateTask range = gate_task(call.shape, task);
