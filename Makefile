@@ -22,7 +22,8 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 BUILD_REQUIREMENTS := "scikit-build-core>=1.0" "pybind11>=3.0" "cmake>=3.24" ninja
 # Tests of what is computed by way of torch. The others go through all instruction sets themselves.
 TORCH_TESTS := tests/test_torch_ssim.py tests/test_torch_ssd.py tests/test_torch_paired.py \
-    tests/test_torch_distance.py tests/test_losses.py tests/test_peers_ssim.py
+    tests/test_torch_distance.py tests/test_torch_recurrent.py tests/test_losses.py \
+    tests/test_peers_ssim.py
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc python -type f -not -name '*.pyc')
 CXX_SOURCES := $(shell find csrc tests/cpp tests/simt -name '*.?pp' -o -name '*.cu' -o -name '*.cuh')
 # $(call install,extra,build folder,warnings as errors)
@@ -48,6 +49,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.bench_ssim $(BENCH_ARGUMENTS)
 	$(BIN)/python -m benchmarks.bench_distance $(BENCH_ARGUMENTS)
 	$(BIN)/python -m benchmarks.bench_compat
+	$(BIN)/python -m benchmarks.bench_recurrent $(BENCH_ARGUMENTS)
 
 # Environments of their own, below build/peers. PEERS_ARGUMENTS names libraries, or says --newest.
 peers: $(VENV)/.torch

@@ -56,6 +56,7 @@ inline double* values_argument(std::uintptr_t address) {
 
 void register_distance(py::module_& module);
 void register_paired(py::module_& module);
+void register_recurrent(py::module_& module);
 void register_ssim(py::module_& module);
 void register_ssd(py::module_& module);
 void register_template(py::module_& module);

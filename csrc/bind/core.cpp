@@ -56,6 +56,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     register_machine(m);
     sosie::register_distance(m);
     sosie::register_paired(m);
+    sosie::register_recurrent(m);
     sosie::register_ssim(m);
     sosie::register_ssd(m);
     sosie::register_template(m);

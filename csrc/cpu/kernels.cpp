@@ -12,6 +12,7 @@ namespace sosie {
 extern const SSIMKernels SOSIE_NAME(ssim_);
 extern const DistanceKernels SOSIE_NAME(distance_);
 extern const PairedKernels SOSIE_NAME(paired_);
+extern const RecurrentKernels SOSIE_NAME(recurrent_);
 extern const SSDKernels SOSIE_NAME(ssd_);
 extern const TemplateKernels SOSIE_NAME(template_);
 
@@ -24,6 +25,7 @@ const Kernels SOSIE_NAME(kernels_) = {
     &SOSIE_NAME(distance_),
     &SOSIE_NAME(ssd_),
     &SOSIE_NAME(template_),
+    &SOSIE_NAME(recurrent_),
     &fma_peak,
     &read_peak,
 };

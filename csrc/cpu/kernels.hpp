@@ -33,6 +33,7 @@ struct TaskKernel {
 
 struct DistanceKernels;
 struct PairedKernels;
+struct RecurrentKernels;
 struct SSDKernels;
 struct SSIMKernels;
 struct TemplateKernels;
@@ -46,6 +47,7 @@ struct Kernels {
     const DistanceKernels* distance;
     const SSDKernels* ssd;
     const TemplateKernels* templates;
+    const RecurrentKernels* recurrent;
     // Floating-point operations done; the caller holds the clock.
     double (*fma_peak)(int64_t iterations);
     double (*read_peak)(const float* data, int64_t count);

@@ -108,9 +108,33 @@ def edges_backward(
     threads: int,
 ) -> None: ...
 def fma_peak(iterations: int) -> float: ...
+def gru_backward(
+    shape: tuple[int, int, int, float, bool],
+    part: int,
+    arrays: Sequence[int],
+    threads: int,
+) -> None: ...
+def gru_forward(
+    shape: tuple[int, int, int, float, bool],
+    part: int,
+    arrays: Sequence[int],
+    threads: int,
+) -> None: ...
 def has_team() -> bool: ...
 def isa() -> str: ...
 def lanes() -> int: ...
+def lstm_backward(
+    shape: tuple[int, int, int, float, bool],
+    arrays: Sequence[int],
+    peephole_rows: int,
+    threads: int,
+) -> None: ...
+def lstm_forward(
+    shape: tuple[int, int, int, float, bool],
+    arrays: Sequence[int],
+    peephole_rows: int,
+    threads: int,
+) -> None: ...
 def nearest_neighbours(
     shape: Sequence[int],
     a: Argument,

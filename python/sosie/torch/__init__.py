@@ -14,9 +14,9 @@ from sosie.distance import _cdist, _knn
 from sosie.paired import _cosine_similarity, _euclidean_distance
 from sosie.ssd import _mse, _psnr, _weighted_ssd
 from sosie.ssim import _ms_ssim, _ssim
-from sosie.torch import composite, distance, paired, ssd, ssim
+from sosie.torch import composite, distance, paired, recurrent, ssd, ssim
 
-__all__ = ["composite", "distance", "paired", "ssd", "ssim"]
+__all__ = ["composite", "distance", "paired", "recurrent", "ssd", "ssim"]
 
 torch.compiler.allow_in_graph(
     (

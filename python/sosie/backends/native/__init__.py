@@ -19,6 +19,16 @@ from sosie.backends.native.paired import (
     euclidean_backward,
     euclidean_forward,
 )
+from sosie.backends.native.recurrent import (
+    gru_backward,
+    gru_forward,
+    gru_reset_backward,
+    gru_reset_forward,
+    gru_update_backward,
+    gru_update_forward,
+    lstm_backward,
+    lstm_forward,
+)
 from sosie.backends.native.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.native.ssim import (
     downsample_backward,
@@ -39,8 +49,16 @@ __all__ = [
     "downsample_forward",
     "euclidean_backward",
     "euclidean_forward",
+    "gru_backward",
+    "gru_forward",
+    "gru_reset_backward",
+    "gru_reset_forward",
+    "gru_update_backward",
+    "gru_update_forward",
     "knn_backward",
     "knn_forward",
+    "lstm_backward",
+    "lstm_forward",
     "pack_vectors",
     "ssd_backward",
     "ssd_forward",

@@ -22,6 +22,16 @@ from sosie.backends.numba.paired import (
     euclidean_backward,
     euclidean_forward,
 )
+from sosie.backends.numba.recurrent import (
+    gru_backward,
+    gru_forward,
+    gru_reset_backward,
+    gru_reset_forward,
+    gru_update_backward,
+    gru_update_forward,
+    lstm_backward,
+    lstm_forward,
+)
 from sosie.backends.numba.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.numba.ssim import (
     downsample_backward,
@@ -42,8 +52,16 @@ __all__ = [
     "downsample_forward",
     "euclidean_backward",
     "euclidean_forward",
+    "gru_backward",
+    "gru_forward",
+    "gru_reset_backward",
+    "gru_reset_forward",
+    "gru_update_backward",
+    "gru_update_forward",
     "knn_backward",
     "knn_forward",
+    "lstm_backward",
+    "lstm_forward",
     "pack_vectors",
     "ssd_backward",
     "ssd_forward",
