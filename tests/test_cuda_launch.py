@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fake_cupy
 import sosie
 from emulator import Emulator, emulated, needs_emulator
+from fake_cupy import DeviceArray
 from sosie import arrays, backends
 from sosie.backends.cuda import launcher as seam
 from sosie.backends.cuda import sources
@@ -38,60 +40,10 @@ class Recorder(Emulator):
         self.calls = [*getattr(self, "calls", []), arguments]
 
 
-# --- A CuPy of a few lines ------------------------------------------------------------------------
-
-
-class Device:
-    """A device as CuPy has it; in a ``with`` block it is the current one."""
-
-    current = 0
-
-    def __init__(self, number: int) -> None:
-        self.id = number
-
-    def __enter__(self) -> Any:
-        self.before, Device.current = Device.current, self.id
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Device.current = self.before
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Device) and other.id == self.id
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"<CUDA Device {self.id}>"
-
-
-class DeviceArray:
-    """A NumPy array that says it is on a device."""
-
-    def __init__(self, values: np.ndarray, device: int = 0) -> None:
-        self.values, self.device = values, Device(device)
-        self.shape, self.ndim, self.dtype = values.shape, values.ndim, values.dtype
-        self.strides = values.strides
-        self.data = types.SimpleNamespace(ptr=values.ctypes.data)
-
-    def __getitem__(self, index: Any) -> DeviceArray:
-        return DeviceArray(self.values[index], self.device.id)
-
-
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A module that looks like CuPy: streams are numbered 100 times their device."""
-    module: Any = types.ModuleType("cupy")
-    module.ndarray = DeviceArray
-    here = lambda values: DeviceArray(values, Device.current)  # noqa: E731
-    module.empty = lambda shape, dtype: here(np.empty(shape, dtype))
-    module.empty_like = lambda array, dtype: here(np.empty_like(array.values, dtype))
-    module.broadcast_to = lambda array, shape: DeviceArray(
-        np.broadcast_to(array.values, shape), array.device.id
-    )
-    module.cuda = types.SimpleNamespace(
-        get_current_stream=lambda: types.SimpleNamespace(ptr=100 * Device.current)
-    )
+    """A module that looks like CuPy."""
+    module = fake_cupy.module()
     monkeypatch.setitem(sys.modules, "cupy", module)
     known = dict(arrays._adapters)
     yield module
@@ -149,6 +101,41 @@ def test_an_unsupported_dtype_is_named(cupy: Any) -> None:  # noqa: ARG001
     x = DeviceArray(np.zeros((8, 8), np.int64))
     with recorded(), pytest.raises(TypeError, match=r"arrays of dtype uint8, .*, got int64"):
         sosie.weighted_ssd(x, x)
+
+
+def _last(images: Any) -> Any:
+    return np.moveaxis(images, 1, -1)
+
+
+@needs_emulator
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, y: sosie.ssim(x, y, data_range=1.0),
+        lambda x, y: sosie.ssim(x, y, data_range=1.0, reduction="none"),
+        lambda x, y: sosie.ssim(x, y, data_range=1.0, reduction="channel"),
+        lambda x, y: sosie.ssim(x, y, data_range=1.0, spec="scikit-image", return_map=True)[1],
+        lambda x, y: sosie.ssim(x, y, data_range=1.0, spec="wang2004-downsample"),
+        lambda x, y: sosie.ssim(x, y, data_range=1.0, mask=x[0, 0] > 0.2),
+        lambda x, y: sosie.ssim(x[0], y[0], data_range=1.0, spatial_dims=3, window_size=3),
+        lambda x, y: sosie.ssim((255 * x).astype(np.uint8), (255 * y).astype(np.uint8)),
+        lambda x, y: sosie.ssim(_last(x), _last(y), data_range=1.0, channel_axis=-1),
+        lambda x, y: sosie.ms_ssim(x, y, data_range=1.0, weights=(0.4, 0.6)),
+        lambda x, y: sosie.weighted_ssd(x, y, x[:1, :, :1], reduction="mean"),
+        sosie.mse,
+        lambda x, y: sosie.psnr(x, y, data_range=1.0, crop_border=2),
+    ],
+)  # fmt: skip
+def test_cupy_arrays_in_public_functions(cupy: Any, call: Callable[..., Any]) -> None:  # noqa: ARG001
+    """Values, without a copy to the host and without waiting for the device."""
+    generator = np.random.default_rng(0)
+    x = generator.random((2, 3, 36, 40), dtype=np.float32)
+    y = np.clip(x + generator.normal(0.0, 0.1, x.shape), 0.0, 1.0).astype(np.float32)
+    with seam.use_launcher(Emulator()):
+        found = call(DeviceArray(x), DeviceArray(y))
+    assert isinstance(found, DeviceArray)
+    # Maps of float32: see the tolerances of test_ssim.py.
+    np.testing.assert_allclose(found.values, call(x, y), rtol=1e-6, atol=1e-5)
 
 
 def test_what_has_no_kernel_yet_says_so(cupy: Any) -> None:  # noqa: ARG001
