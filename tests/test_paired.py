@@ -395,7 +395,7 @@ ROWS = np.zeros((3, 4), np.float32)
         ((ROWS, ROWS.astype(np.float64)), TypeError, "equal dtype, got float32 and float64"),
         ((ROWS, torch.zeros(3, 4)), TypeError, "one array library"),
         ((ROWS.astype(np.int32),) * 2, TypeError, "dtype uint8, .*, got int32"),
-        (([1.0], [2.0]), TypeError, "NumPy arrays or torch tensors, got builtins.list"),
+        (([1.0], [2.0]), TypeError, "torch tensors or CuPy arrays, got builtins.list"),
     ],
 )
 @pytest.mark.parametrize("function", [sosie.euclidean_distance, sosie.cosine_similarity])
