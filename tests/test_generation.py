@@ -260,9 +260,7 @@ def test_other_refusals() -> None:
         sosie.kernel_distance(ROWS, ROWS, degree=0)
     with pytest.raises(TypeError, match="real numbers, got complex128"):
         sosie.kernel_distance(ROWS.astype(complex), ROWS)
-    with pytest.raises(
-        TypeError, match=r"NumPy arrays, torch tensors or CuPy arrays, got builtins\.list"
-    ):
+    with pytest.raises(TypeError, match=r"tensors or CuPy arrays, got builtins\.list"):
         sosie.prdc([[1.0]], ROWS)
     for kind in (generation.FeatureSet, generation.FeatureMoments):
         features = kind()
