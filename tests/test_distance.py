@@ -8,8 +8,6 @@ Public functions are tested through each executor. Inputs are read-only: nothing
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sosie
+from executors import EXECUTORS, computing_by, one_thread
 from sosie.reference import distance as reference
 
 torch = pytest.importorskip("torch")
@@ -37,37 +36,11 @@ TOLERANCE = {"float64": 1e-13, "float32": 2e-5}
 # --- Executors ------------------------------------------------------------------------------------
 
 
-def _executors() -> list[str]:
-    names = []
-    if importlib.util.find_spec("sosie._core") is not None:
-        from sosie import _core
-
-        if hasattr(importlib.import_module("sosie.backends.native"), "cdist_forward"):
-            names += [f"native-{isa}" for isa in _core.supported_isas()]
-    if importlib.util.find_spec("numba") is not None:
-        names.append("numba")
-    return [*names, "reference"]
-
-
-@pytest.fixture(scope="module", params=_executors())
+@pytest.fixture(scope="module", params=EXECUTORS)
 def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The module of an executor, which public functions use too meanwhile, on one thread."""
-    name, _, isa = request.param.partition("-")
-    threads, torch_threads = sosie.get_num_threads(), torch.get_num_threads()
-    sosie.set_num_threads(1)
-    torch.set_num_threads(1)
-    with sosie.use_backend(name):
-        module = sosie.backends.executor(np.empty(0))
-        if isa:
-            from sosie import _core
-
-            before = _core.isa()
-            _core.select_isa(isa)
+    with one_thread(), computing_by(request.param) as module:
         yield module
-        if isa:
-            _core.select_isa(before)
-    sosie.set_num_threads(threads)
-    torch.set_num_threads(torch_threads)
 
 
 # --- Sets of vectors ------------------------------------------------------------------------------
@@ -606,7 +579,7 @@ def test_packed_sets_say_what_they_are() -> None:
 def test_packed_sets_serve_every_executor() -> None:
     a, b = (part[0] for part in sets(7, 17, 16))
     packed = sosie.pack(b)
-    for name in {other.partition("-")[0] for other in _executors()}:
+    for name in {other.partition("-")[0] for other in EXECUTORS}:
         with sosie.use_backend(name):
             assert_distances(
                 sosie.cdist(a, packed), reference.cdist_forward(a, b), "euclidean", "float64"

@@ -13,6 +13,7 @@ import pytest
 from scipy.spatial import distance as scipy_distance
 
 import sosie
+from executors import EXECUTORS, computing_by
 from sosie.paired import _norms
 from sosie.reference import paired as reference
 
@@ -26,31 +27,11 @@ TOLERANCE = {"float64": 1e-14, "float32": 1e-6}
 GRADIENT = {"float64": 1e-13, "float32": 3e-6}
 
 
-def _executors() -> list[str]:
-    names = ["reference"]
-    if importlib.util.find_spec("sosie._core") is not None:
-        from sosie import _core
-
-        names += [f"native-{isa}" for isa in _core.supported_isas()]
-    if importlib.util.find_spec("numba") is not None:
-        names.append("numba")
-    return names
-
-
-@pytest.fixture(scope="module", params=_executors())
+@pytest.fixture(scope="module", params=EXECUTORS)
 def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The module of an executor, which public functions use too meanwhile."""
-    name, _, isa = request.param.partition("-")
-    with sosie.use_backend(name):
-        module = sosie.backends.executor(np.empty(0))
-        if isa:
-            from sosie import _core
-
-            before = _core.isa()
-            _core.select_isa(isa)
+    with computing_by(request.param) as module:
         yield module
-        if isa:
-            _core.select_isa(before)
 
 
 def noise(shape: tuple[int, ...], seed: Any, dtype: str = "float64") -> Array:

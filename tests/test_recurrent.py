@@ -7,7 +7,6 @@ one with a kernel of 1 and one pixel is a copy; what Keras gives is a test of it
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sosie
+from executors import EXECUTORS, computing_by
 from sosie.backends._gates import rows_of
 from sosie.reference import recurrent as reference
 
@@ -29,30 +28,11 @@ Array = Any
 TOLERANCE = {"float64": 1e-14, "float32": 3e-6, "float16": 2e-3, "bfloat16": 2e-2}
 
 
-def _executors() -> list[str]:
-    names = ["reference"]
-    if importlib.util.find_spec("sosie._core") is not None:
-        from sosie import _core
-
-        names += [f"native-{isa}" for isa in _core.supported_isas()]
-    if importlib.util.find_spec("numba") is not None:
-        names.append("numba")
-    return names
-
-
-@pytest.fixture(scope="module", params=_executors())
+@pytest.fixture(scope="module", params=EXECUTORS)
 def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The module of an executor."""
-    name, _, isa = request.param.partition("-")
-    with sosie.use_backend(name):
-        if isa:
-            from sosie import _core
-
-            before = _core.isa()
-            _core.select_isa(isa)
-        yield sosie.backends.executor(np.empty(0))
-        if isa:
-            _core.select_isa(before)
+    with computing_by(request.param) as module:
+        yield module
 
 
 # --- Gates of a step ------------------------------------------------------------------------------

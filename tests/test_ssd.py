@@ -7,7 +7,6 @@ the definition itself. What `mse` and `psnr` give is compared with scikit-image 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 import sosie
+from executors import EXECUTORS, computing_by, one_thread
 from sosie.reference import ssd as reference
 
 torch = pytest.importorskip("torch")
@@ -32,35 +32,11 @@ TOLERANCE = {"float64": 1e-11, "float32": 3e-6}
 # --- Executors ------------------------------------------------------------------------------------
 
 
-def _executors() -> list[str]:
-    names = ["reference"]
-    if importlib.util.find_spec("sosie._core") is not None:
-        from sosie import _core
-
-        names += [f"native-{isa}" for isa in _core.supported_isas()]
-    if importlib.util.find_spec("numba") is not None:
-        names.append("numba")
-    return names
-
-
-@pytest.fixture(scope="module", params=_executors())
+@pytest.fixture(scope="module", params=EXECUTORS)
 def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The module of an executor, which public functions use too meanwhile, on one thread."""
-    name, _, isa = request.param.partition("-")
-    threads, torch_threads = sosie.get_num_threads(), torch.get_num_threads()
-    sosie.set_num_threads(1)
-    torch.set_num_threads(1)
-    with sosie.use_backend(name):
-        if isa:
-            from sosie import _core
-
-            before = _core.isa()
-            _core.select_isa(isa)
-        yield sosie.backends.executor(np.empty(0))
-        if isa:
-            _core.select_isa(before)
-    sosie.set_num_threads(threads)
-    torch.set_num_threads(torch_threads)
+    with one_thread(), computing_by(request.param) as module:
+        yield module
 
 
 def noise(shape: tuple[int, ...], *key: Any, dtype: str = "float64") -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import itertools
 import math
 import zlib
@@ -22,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sosie
+from executors import OPTIMISED, computing_by, one_thread
 from sosie.reference import ssim as reference
 from sosie.spec import SSIMParameters, SSIMSpec, list_specs, ssim_spec
 
@@ -65,36 +65,11 @@ COSINE = 1e-8
 # --- Executors ------------------------------------------------------------------------------------
 
 
-def _executors() -> list[str]:
-    names = []
-    if importlib.util.find_spec("sosie._core") is not None:
-        from sosie import _core
-
-        names += [f"native-{isa}" for isa in _core.supported_isas()]
-    if importlib.util.find_spec("numba") is not None:
-        names.append("numba")
-    return names
-
-
-@pytest.fixture(scope="module", params=_executors())
+@pytest.fixture(scope="module", params=OPTIMISED)
 def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The module of an executor, which public functions use too meanwhile, on one thread."""
-    name, _, isa = request.param.partition("-")
-    threads, torch_threads = sosie.get_num_threads(), torch.get_num_threads()
-    sosie.set_num_threads(1)
-    torch.set_num_threads(1)
-    with sosie.use_backend(name):
-        module = sosie.backends.executor(np.empty(0))
-        if isa:
-            from sosie import _core
-
-            before = _core.isa()
-            _core.select_isa(isa)
+    with one_thread(), computing_by(request.param) as module:
         yield module
-        if isa:
-            _core.select_isa(before)
-    sosie.set_num_threads(threads)
-    torch.set_num_threads(torch_threads)
 
 
 # --- Conventions, sizes and images ----------------------------------------------------------------

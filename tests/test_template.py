@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import sosie
+from executors import EXECUTORS, computing_by
 from sosie.reference import template as reference
 
 torch = pytest.importorskip("torch")
@@ -28,30 +28,11 @@ CASES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 ]  # fmt: skip
 
 
-def _executors() -> list[str]:
-    names = ["reference"]
-    if importlib.util.find_spec("sosie._core") is not None:
-        from sosie import _core
-
-        names += [f"native-{isa}" for isa in _core.supported_isas()]
-    if importlib.util.find_spec("numba") is not None:
-        names.append("numba")
-    return names
-
-
-@pytest.fixture(scope="module", params=_executors())
+@pytest.fixture(scope="module", params=EXECUTORS)
 def executor(request: pytest.FixtureRequest) -> Iterator[str]:
     """The executor that public functions use meanwhile."""
-    name, _, isa = request.param.partition("-")
-    with sosie.use_backend(name):
-        if isa:
-            from sosie import _core
-
-            before = _core.isa()
-            _core.select_isa(isa)
-        yield name
-        if isa:
-            _core.select_isa(before)
+    with computing_by(request.param):
+        yield request.param.partition("-")[0]
 
 
 def noise(shape: tuple[int, ...], seed: int, dtype: str) -> np.ndarray:
