@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ class Goal:
 
 
 @dataclass
-class Results:
+class Results(ABC):
     """Everything that was measured. A family adds what only it measures.
 
     Attributes
@@ -87,17 +88,17 @@ class Results:
         """Unit of a case's times, and how many of it a second has."""
         return "ms", 1e3
 
+    @abstractmethod
     def columns(self, case: Any) -> list[Column]:
         """Columns between the times and the memory of a case's table."""
-        raise NotImplementedError
 
     def more_tables(self) -> Iterator[Table]:
         """What was measured beside the races."""
         return iter(())
 
+    @abstractmethod
     def race_goals(self, race: Race) -> Iterator[Goal]:
         """Goals for a race without page faults."""
-        raise NotImplementedError
 
     def more_goals(self) -> Iterator[Goal]:
         """Goals for what was measured beside the races."""
