@@ -17,8 +17,12 @@ constexpr int64_t kStreamedNumbers = 1 << 18;
 
 }  // namespace
 
+bool streams_gates(const LSTMForward& call) {
+    return call.gates && call.shape.rows * call.shape.length >= kStreamedNumbers;
+}
+
 void lstm_forward(LSTMForward call, int threads) {
-    call.stream = call.gates && call.shape.rows * call.shape.length >= kStreamedNumbers;
+    call.stream = streams_gates(call);
     run_tasks(active().recurrent->lstm_forward[precision(call.shape)], call, threads);
 }
 
