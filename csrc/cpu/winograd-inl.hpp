@@ -33,6 +33,9 @@ using sosie::WinogradPack;
 constexpr int kSumRows = 6;
 constexpr int kSumVectors = SOSIE_VECTOR_BYTES == 64 ? 4 : 2;  // as registers allow: 32, or 16
 constexpr int64_t kPanel = kSumVectors * kLanes<float>;
+// Channels added up in a row. Sums of these are added in turn, which halves the error of 128
+// channels: of everything that rounds here, that in sums is most.
+constexpr int64_t kSumDepth = 32;
 constexpr int64_t kChunk = 64;        // columns whose results a block transforms at once
 constexpr int64_t kBlockTiles = 16;   // about as many tiles as a block has
 constexpr int64_t kTargetAlign = 16;  // at whose multiples the channels of a target begin
@@ -218,10 +221,10 @@ inline void transform_patches(const TileBlock& block, const ImageArray* sources,
 
 // ---------------------------------------------------------------------------------------- products
 
-// out (Rows x a panel) = left (Rows x depth) by right (depth x a panel).
+// out (Rows x a panel) = left (Rows x depth) by right (depth x a panel), or += where it adds.
 template <int Rows>
 inline void multiply(const float* left, int64_t left_pitch, const float* right, int64_t depth,
-                     float* out, int64_t out_pitch) {
+                     float* out, int64_t out_pitch, bool adds) {
     Vec<float> sums[Rows][kSumVectors] = {};
     for (int64_t k = 0; k < depth; ++k) {
         Vec<float> column[kSumVectors];
@@ -238,8 +241,10 @@ inline void multiply(const float* left, int64_t left_pitch, const float* right, 
 #pragma GCC unroll 6
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
-        for (int c = 0; c < kSumVectors; ++c)
-            store<float>(out + r * out_pitch + c * kLanes<float>, sums[r][c]);
+        for (int c = 0; c < kSumVectors; ++c) {
+            float* at = out + r * out_pitch + c * kLanes<float>;
+            store<float>(at, adds ? load<float>(at) + sums[r][c] : sums[r][c]);
+        }
 }
 
 // body(first, rows) for groups of up to kSumRows rows, none much smaller than the others: few sums
@@ -279,18 +284,20 @@ inline void multiply_chunk(const Patches& patches, int64_t tiles, int64_t depth,
                            const PackedWeights& weights, int64_t chunk, int64_t panels,
                            const Products& products) {
     const WeightLayout layout{weights.inputs, packed_columns(weights)};
+    const int64_t parts = divide_up(depth, kSumDepth);
     for (int point = 0; point < kPoints; ++point)
-        for (int64_t panel = 0; panel < panels; ++panel) {
-            const float* right = weights.data + layout.panel(chunk, point, panel);
-            each_group(tiles, [&](int64_t first, auto rows) {
-                multiply<decltype(rows)::value>(
-                    patches.data + point * patches.point_pitch + first * patches.tile_pitch,
-                    patches.tile_pitch, right, depth,
-                    products.data + point * products.point_pitch + first * Products::kTilePitch +
-                        panel * kPanel,
-                    Products::kTilePitch);
-            });
-        }
+        for (int64_t panel = 0; panel < panels; ++panel)
+            for (int64_t part = 0; part < parts; ++part) {
+                const int64_t k = part * depth / parts, end = (part + 1) * depth / parts;
+                const float* left = patches.data + point * patches.point_pitch + k;
+                const float* right = weights.data + layout.panel(chunk, point, panel) + k * kPanel;
+                float* out = products.data + point * products.point_pitch + panel * kPanel;
+                each_group(tiles, [&](int64_t first, auto rows) {
+                    multiply<decltype(rows)::value>(
+                        left + first * patches.tile_pitch, patches.tile_pitch, right, end - k,
+                        out + first * Products::kTilePitch, Products::kTilePitch, part > 0);
+                });
+            }
 }
 
 // ----------------------------------------------------------------------------------------- results

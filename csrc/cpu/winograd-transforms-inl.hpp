@@ -7,9 +7,10 @@
 //
 //     result = A' [(G g G') . (B' d B)] A
 //
-// Accuracy: the points decide. With the usual a = 1, b = 2 the error is four times that of sums of
-// products as they stand (rms of 48 channels, 1.5e-6 to 3.7e-7); with a = 3/4, b = 3/2 twice
-// (7.3e-7), and all constants but those of G are exact. F(2 x 2, 3 x 3) would be at 2.4e-7, for 1.8
+// Accuracy: the points decide. Root mean square of the error over that of results, 128 channels:
+// 2.3e-6 with the usual a = 1, b = 2; 1.0e-6 with a = 5/8, b = 3/2, which are exact, as are all
+// constants but those of G; 5.5e-7 where channels are added up in parts besides (kSumDepth). Sums
+// of products as they stand, one after another, are off by 6e-7, F(2 x 2, 3 x 3) by 3.5e-7 for 1.8
 // times the products.
 #pragma once
 
@@ -17,7 +18,7 @@ namespace {
 
 constexpr int kTileSide = 4, kPatchSide = 6, kPoints = kPatchSide * kPatchSide;
 
-constexpr double kA = 0.75, kB = 1.5;
+constexpr double kA = 0.625, kB = 1.5;
 constexpr double kA2 = kA * kA, kB2 = kB * kB;
 
 // V: a vector of floats, or a number. B' d

@@ -42,7 +42,7 @@ def chosen_convolutions() -> str:
     if chosen is not None:
         return chosen
     named = os.environ.get(_VARIABLE) or "auto"
-    _check(named, f"{_VARIABLE} to be one")
+    _check(named, _VARIABLE)
     return named
 
 

@@ -51,8 +51,14 @@ def _can_serve(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, how: Recurrence)
     )
 
 
+#: Least numbers of a step's gates, and least channels, with which these were measured to be faster.
+_LEAST_GATES, _LEAST_CHANNELS = 1 << 14, 4
+
+
 def _is_faster(x: Tensor, weight_hh: Tensor) -> bool:
-    return True
+    pixels = x.shape[1] * x.shape[3] * x.shape[4]
+    gates, channels = weight_hh.shape[:2]
+    return pixels * gates >= _LEAST_GATES and channels >= _LEAST_CHANNELS
 
 
 class _Convolutions(Sequence):
@@ -98,6 +104,25 @@ def lstm_forward(
         sequence.step(sequence.sources(step, states.hidden), states.arrays(step))
         states.advance(step)
     return states.results()
+
+
+class _Gates:
+    """Gates of each step, as they were kept or computed again."""
+
+    def __init__(self, sequence: _Convolutions, kept: Optional) -> None:
+        self._sequence, self._kept = sequence, kept
+        # Of a step that is computed again: gates, and both states, which come along.
+        counts = () if kept is not None else (4, 1, 1)
+        self._memory = [sequence.empty(sequence.x, 1, k, torch.float32)[0] for k in counts]
+
+    def at(
+        self, step: int, sources: tuple[Tensor, ...], cell: Tensor, peephole: Optional
+    ) -> Tensor:
+        """Valid until the next call. ``cell`` is the state before the step."""
+        if self._kept is not None:
+            return self._kept[step]
+        self._sequence.step(sources, (cell, peephole, *self._memory))
+        return self._memory[0]
 
 
 class _Adjoint:
@@ -166,14 +191,13 @@ def lstm_backward(
         sequence, c, peephole, cells, grad_output, grad_hidden, grad_cell, grad_cells
     )
     first = None if h is None else sequence.dense(h)
-    again = None if gates is not None else _Again(sequence)
+    values = _Gates(sequence, gates)
     by_gates = sequence.empty(x, 1, 4, x.dtype)[0]
     by_peephole = None
     for step in reversed(range(sequence.steps)):
         sources = sequence.sources(step, output[step - 1] if step else first)
         before = cells[step - 1] if step else upstreams.first_cell
-        values = gates[step] if again is None else again.gates(sources, before, upstreams.peephole)
-        upstreams.step(step, values, by_gates)
+        upstreams.step(step, values.at(step, sources, before, upstreams.peephole), by_gates)
         adjoint.add_weights(sources, by_gates)
         upstreams.by_hidden = adjoint.to_sources(step, by_gates, step > 0 or need_h)
         if need_peephole and peephole is not None:
@@ -187,19 +211,3 @@ def lstm_backward(
         *(by if need else None for by, need in zip(by_weights, need_weights, strict=True)),
         by_peephole,
     ]
-
-
-class _Again:
-    """Computes the gates of a step again; the states that come along are known."""
-
-    def __init__(self, sequence: _Convolutions) -> None:
-        self._sequence = sequence
-        self._gates, self._hidden, self._cell = (
-            sequence.empty(sequence.x, 1, count, torch.float32)[0] for count in (4, 1, 1)
-        )
-
-    def gates(self, sources: tuple[Tensor, ...], cell: Tensor, peephole: Optional) -> Tensor:
-        """Valid until the next call."""
-        arrays = (cell, peephole, self._gates, self._hidden, self._cell)
-        self._sequence.step(sources, arrays)
-        return self._gates
