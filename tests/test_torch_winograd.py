@@ -34,8 +34,7 @@ SIZES = {
     "below a tile": (2, 1, 8, 17, 2, 3),
     "long": (64, 1, 5, 9, 11, 6),
 }
-#: Relative to the largest number of each tensor, as the family promises for float32. Errors seen are
-#: up to 3e-6.
+#: Relative to the largest number of each tensor, as the family promises for float32.
 TOLERANCE = 1e-5
 
 
@@ -186,7 +185,7 @@ def test_executors_without_them_use_torch_s() -> None:
         assert_close(by_operator(tensors), composite.conv_lstm(*exactly(tensors), how=PLAIN))
 
 
-def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choice() -> None:
     small, large = (problem((1, 1, c, c, size, size)) for c, size in ((2, 8), (32, 64)))
 
     def serves(tensors: tuple[Any, ...]) -> bool:
