@@ -69,6 +69,7 @@ struct WinogradKernels {
     TaskKernel<WinogradForward, TilePartial> forward;
     TaskKernel<WinogradGradient, TilePartial> gradient;
     TaskKernel<WinogradFinish, TilePartial> finish;
+    int64_t panel;  // columns that are computed side by side
     int64_t (*packed_size)(int64_t inputs, int64_t outputs, int64_t more_outputs);
     int64_t (*gradient_ranges)(int64_t outputs);
     int64_t (*gradient_size)(int64_t inputs, int64_t outputs);

@@ -12,6 +12,7 @@ const WinogradKernels SOSIE_NAME(winograd_) = {
     {&forward_tasks, &forward_scratch, &run_forward},
     {&gradient_tasks, &gradient_scratch, &run_gradient},
     {&finish_tasks, &finish_scratch, &run_finish},
+    kPanel,
     &packed_size,
     &gradient_ranges,
     &gradient_size,
