@@ -43,6 +43,7 @@ def _can_serve(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, how: Recurrence)
     ones = (1, 1)
     return (
         x.dtype == torch.float32
+        and x.numel() > 0
         and how.stride == how.padding == how.dilation == how.recurrent_dilation == ones
         and weight_ih.shape[2:] == weight_hh.shape[2:] == (3, 3)
         and weight_hh.shape[1] > 1
