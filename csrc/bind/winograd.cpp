@@ -4,30 +4,31 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <tuple>
-#include <vector>
 
 #include "arguments.hpp"
 
 namespace sosie {
 namespace {
 
-using Address = std::uintptr_t;              // 0: the array is absent
-using Shape = std::array<int64_t, 3>;        // batch, height, width
+using Address = std::uintptr_t;                       // 0: the array is absent
+using Shape = std::tuple<int64_t, int64_t, int64_t>;  // batch, height, width
 using Image = std::tuple<Address, int64_t>;  // of a dense array channels last, and its channels
-using Images = std::array<Image, 2>;
+using Images = std::tuple<Image, Image>;
 // address, inputs, outputs, more outputs
 using Packed = std::tuple<Address, int64_t, int64_t, int64_t>;
 // rows, length, slope of the hard sigmoid or 0 for the smooth one, whether tanh is hard
 using Gates = std::tuple<int64_t, int64_t, double, bool>;
+// cell, peephole, gates, hidden, new cell
+using Arrays = std::tuple<Address, Address, Address, Address, Address>;
 
 float* numbers(Address address) {
     return reinterpret_cast<float*>(address);
 }
 
 ImageShape image_shape(const Shape& shape) {
-    return {shape[0], shape[1], shape[2]};
+    const auto [batch, height, width] = shape;
+    return {batch, height, width};
 }
 
 ImageArray image(const Image& given) {
@@ -50,16 +51,15 @@ void bind_forward(const Shape& shape, const Packed& packed, Address bias, const 
     const WinogradForward call{image_shape(shape),
                                packed_weights(packed),
                                numbers(bias),
-                               {image(sources[0]), image(sources[1])},
-                               {image(targets[0]), image(targets[1])},
+                               {image(std::get<0>(sources)), image(std::get<1>(sources))},
+                               {image(std::get<0>(targets)), image(std::get<1>(targets))},
                                nullptr};
     const py::gil_scoped_release released;
     winograd_forward(call, threads);
 }
 
 void bind_lstm(const Shape& shape, const Packed& packed, Address bias, const Images& sources,
-               const Gates& gates, const std::array<Address, 5>& arrays, int64_t peephole_rows,
-               int threads) {
+               const Gates& gates, const Arrays& arrays, int64_t peephole_rows, int threads) {
     const auto [rows, length, slope, hard_tanh] = gates;
     const auto [cell, peephole, kept, hidden, new_cell] = arrays;
     const LSTMForward step{{rows, length, DType::f32, {slope != 0.0, hard_tanh, slope}},
@@ -75,7 +75,7 @@ void bind_lstm(const Shape& shape, const Packed& packed, Address bias, const Ima
     const WinogradForward call{image_shape(shape),
                                packed_weights(packed),
                                numbers(bias),
-                               {image(sources[0]), image(sources[1])},
+                               {image(std::get<0>(sources)), image(std::get<1>(sources))},
                                {},
                                &step};
     const py::gil_scoped_release released;
@@ -84,9 +84,10 @@ void bind_lstm(const Shape& shape, const Packed& packed, Address bias, const Ima
 
 void bind_gradient(const Shape& shape, const Images& sources, const Image& upstream, int64_t inputs,
                    Address sums, Address bias, int threads) {
-    const WinogradGradient call{image_shape(shape), {image(sources[0]), image(sources[1])},
-                                image(upstream),    inputs,
-                                numbers(sums),      numbers(bias)};
+    const WinogradGradient call{
+        image_shape(shape), {image(std::get<0>(sources)), image(std::get<1>(sources))},
+        image(upstream),    inputs,
+        numbers(sums),      numbers(bias)};
     const py::gil_scoped_release released;
     winograd_gradient(call, threads);
 }

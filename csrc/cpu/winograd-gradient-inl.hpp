@@ -50,19 +50,18 @@ inline void transform_upstream(const TileBlock& block, const ImageArray& upstrea
             block.pixel(block.image(row), block.y(row), column * kTileSide) * channels;
         float* out = products.data + tile * Products::kTilePitch - first;
         const auto transform = [&](int64_t c, auto width) {
-            Vec<float> sum{};
+            const auto pixel = [&](int i, int j) {
+                if (i >= covered.rows || j >= covered.columns) return Vec<float>{};
+                const int64_t place = i * block.grid.shape.width + j;
+                return width.template load<float>(corner + place * channels + c);
+            };
             along_both<Vec<float>, 4, 6>(
-                &spread_results<Vec<float>>,
-                [&](int i, int j) {
-                    if (i >= covered.rows || j >= covered.columns) return Vec<float>{};
-                    const int64_t pixel = i * block.grid.shape.width + j;
-                    const Vec<float> v = width.template load<float>(corner + pixel * channels + c);
-                    sum += v;
-                    return v;
-                },
-                [&](int point, Vec<float> v) {
+                &spread_results<Vec<float>>, pixel, [&](int point, Vec<float> v) {
                     store<float>(out + point * products.point_pitch + c, v);
                 });
+            Vec<float> sum{};
+            for (int i = 0; i < kTileSide; ++i)
+                for (int j = 0; j < kTileSide; ++j) sum += pixel(i, j);
             store<float>(bias + c - first, load<float>(bias + c - first) + sum);
         };
         int64_t c = first;

@@ -23,7 +23,7 @@ constexpr double kA2 = kA * kA, kB2 = kB * kB;
 
 // V: a vector of floats, or a number. B' d
 template <class V>
-inline void transform_pixels(const V (&d)[6], V (&out)[6]) {
+inline void transform_pixels(const V (&d)[6], V (&out)[6]) noexcept {
     constexpr float a = float(kA), b = float(kB), a2 = float(kA2), b2 = float(kB2);
     out[0] = (d[4] - (a2 + b2) * d[2]) + a2 * b2 * d[0];
     const V even_a = d[4] - b2 * d[2], odd_a = d[3] - b2 * d[1];
@@ -37,7 +37,7 @@ inline void transform_pixels(const V (&d)[6], V (&out)[6]) {
 
 // A' m
 template <class V>
-inline void transform_results(const V (&m)[6], V (&out)[4]) {
+inline void transform_results(const V (&m)[6], V (&out)[4]) noexcept {
     constexpr float a = float(kA), b = float(kB), a2 = float(kA2), b2 = float(kB2);
     const V sum_a = m[1] + m[2], sum_b = m[3] + m[4];
     const V difference_a = m[1] - m[2], difference_b = m[3] - m[4];
@@ -49,7 +49,7 @@ inline void transform_results(const V (&m)[6], V (&out)[4]) {
 
 // A y
 template <class V>
-inline void spread_results(const V (&y)[4], V (&out)[6]) {
+inline void spread_results(const V (&y)[4], V (&out)[6]) noexcept {
     constexpr float a = float(kA), b = float(kB), a2 = float(kA2), b2 = float(kB2);
     out[0] = y[0];
     const V even_a = y[0] + a2 * y[2], odd_a = y[1] + a2 * y[3];
@@ -66,7 +66,7 @@ constexpr double kAtA = 1 / (2 * kA2 * (kA2 - kB2)), kAtB = 1 / (2 * kB2 * (kB2 
 constexpr double kAtZero = 1 / (kA2 * kB2);
 
 // G g
-inline void transform_taps(const double (&g)[3], double (&out)[6]) {
+inline void transform_taps(const double (&g)[3], double (&out)[6]) noexcept {
     out[0] = kAtZero * g[0];
     out[1] = kAtA * (g[0] + kA * g[1] + kA2 * g[2]);
     out[2] = kAtA * (g[0] - kA * g[1] + kA2 * g[2]);
@@ -76,7 +76,7 @@ inline void transform_taps(const double (&g)[3], double (&out)[6]) {
 }
 
 // G' u
-inline void gather_taps(const double (&u)[6], double (&out)[3]) {
+inline void gather_taps(const double (&u)[6], double (&out)[3]) noexcept {
     const double sum_a = kAtA * (u[1] + u[2]), sum_b = kAtB * (u[3] + u[4]);
     out[0] = kAtZero * u[0] + sum_a + sum_b;
     out[1] = kAtA * kA * (u[1] - u[2]) + kAtB * kB * (u[3] - u[4]);
@@ -87,7 +87,7 @@ inline void gather_taps(const double (&u)[6], double (&out)[3]) {
 // takes To x To.
 template <class V, int From, int To, class Load, class Put>
 inline __attribute__((always_inline)) void along_both(void (*transform)(const V (&)[From],
-                                                                        V (&)[To]),
+                                                                        V (&)[To]) noexcept,
                                                       Load load, Put put) {
     V half[To][From];
 #pragma GCC unroll 6

@@ -223,16 +223,16 @@ def winograd_finish(
     threads: int,
 ) -> None: ...
 def winograd_forward(
-    shape: Sequence[int],
+    shape: tuple[int, int, int],
     packed: tuple[int, int, int, int],
     bias: int,
-    sources: Sequence[tuple[int, int]],
-    targets: Sequence[tuple[int, int]],
+    sources: tuple[tuple[int, int], tuple[int, int]],
+    targets: tuple[tuple[int, int], tuple[int, int]],
     threads: int,
 ) -> None: ...
 def winograd_gradient(
-    shape: Sequence[int],
-    sources: Sequence[tuple[int, int]],
+    shape: tuple[int, int, int],
+    sources: tuple[tuple[int, int], tuple[int, int]],
     upstream: tuple[int, int],
     inputs: int,
     sums: int,
@@ -242,12 +242,12 @@ def winograd_gradient(
 def winograd_gradient_ranges(outputs: int) -> int: ...
 def winograd_gradient_size(inputs: int, outputs: int) -> int: ...
 def winograd_lstm_forward(
-    shape: Sequence[int],
+    shape: tuple[int, int, int],
     packed: tuple[int, int, int, int],
     bias: int,
-    sources: Sequence[tuple[int, int]],
+    sources: tuple[tuple[int, int], tuple[int, int]],
     gates: tuple[int, int, float, bool],
-    arrays: Sequence[int],
+    arrays: tuple[int, int, int, int, int],
     peephole_rows: int,
     threads: int,
 ) -> None: ...

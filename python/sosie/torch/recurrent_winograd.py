@@ -12,6 +12,8 @@ Nothing here records derivatives. Arguments are those of `sosie.torch.recurrent`
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ def serves(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, how: Recurrence) -> 
     chosen = chosen_convolutions()
     if chosen == "library" or not _can_serve(x, weight_ih, weight_hh, how):
         return False
-    return chosen == "winograd" or _is_faster(x, weight_hh)
+    return chosen == "winograd" or _is_faster(x, weight_ih, weight_hh)
 
 
 def _can_serve(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, how: Recurrence) -> bool:
@@ -52,14 +54,21 @@ def _can_serve(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, how: Recurrence)
     )
 
 
-#: Least numbers of a step's gates, and least channels, with which these were measured to be faster.
-_LEAST_GATES, _LEAST_CHANNELS = 1 << 14, 4
+#: Weights are transformed once per sequence: least pixels, of a step and of all, for which that was
+#: measured to pay, with 2 to 64 channels and 4 steps.
+_LEAST_PIXELS, _LEAST_IN_ALL = 1 << 8, 1 << 12
+#: Most weights: transformed they take 8 MiB, and are read again and again.
+_MOST_WEIGHTS = 1 << 19
 
 
-def _is_faster(x: Tensor, weight_hh: Tensor) -> bool:
-    pixels = x.shape[1] * x.shape[3] * x.shape[4]
-    gates, channels = weight_hh.shape[:2]
-    return pixels * gates >= _LEAST_GATES and channels >= _LEAST_CHANNELS
+def _is_faster(x: Tensor, weight_ih: Tensor, weight_hh: Tensor) -> bool:
+    steps, batch, _, height, width = x.shape
+    pixels = batch * height * width
+    return (
+        pixels >= _LEAST_PIXELS
+        and steps * pixels >= _LEAST_IN_ALL
+        and weight_ih.numel() + weight_hh.numel() <= _MOST_WEIGHTS
+    )
 
 
 class _Convolutions(Sequence):
@@ -70,7 +79,7 @@ class _Convolutions(Sequence):
     ) -> None:
         super().__init__(x, weight_ih, weight_hh, how)
         self.both = torch.cat([weight_ih, weight_hh], dim=1).contiguous()
-        self._forward = self.execute.winograd_pack(self.both)
+        self._forward: Any = None  # made by the first step: a backward pass may have none
         self._bias = None if bias is None else bias.contiguous()
 
     def sources(self, step: int, hidden: Optional) -> tuple[Tensor, ...]:
@@ -80,6 +89,8 @@ class _Convolutions(Sequence):
 
     def step(self, sources: tuple[Tensor, ...], arrays: tuple[Optional, ...]) -> None:
         """Gates and new state, see `LSTMStates.arrays`."""
+        if self._forward is None:
+            self._forward = self.execute.winograd_pack(self.both)
         self.execute.winograd_lstm_forward(
             self._forward, sources, self._bias, *arrays, **self.activations
         )

@@ -99,10 +99,12 @@ def winograd_lstm_forward(
     """
     rows, length = rows_of(hidden)
     slope = SLOPES.get(recurrent_activation, 0.0)
-    arrays = (cell, peephole, gates, hidden, new_cell)
+    arrays = (
+        _address(cell), _address(peephole), _address(gates), _address(hidden), _address(new_cell),
+    )  # fmt: skip
     _core.winograd_lstm_forward(
         _shape(hidden), packed.plain, _address(bias), _images(sources),
-        (rows, length, slope, activation == "hard_tanh"), [_address(each) for each in arrays],
+        (rows, length, slope, activation == "hard_tanh"), arrays,
         peephole_rows(peephole, hidden), _threads(hidden),
     )  # fmt: skip
 
@@ -146,10 +148,10 @@ def _shape(image: Array) -> tuple[int, int, int]:
     return batch, height, width
 
 
-def _images(arrays: tuple[Array, ...]) -> list[tuple[int, int]]:
+def _images(arrays: tuple[Array, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Two of them; one that is absent has no address."""
-    found = [(_address(array), array.shape[1]) for array in arrays]
-    return found if len(found) == 2 else [*found, (0, 0)]
+    first, *others = ((_address(array), array.shape[1]) for array in arrays)
+    return first, others[0] if others else (0, 0)
 
 
 def _threads(array: Array) -> int:
