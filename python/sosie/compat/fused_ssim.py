@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sosie.compat._planes import check_tensors, convention, similarity_map, values
+from sosie.compat._planes import convention, similarity_map, values
+from sosie.compat._tensors import check_tensors
 
 __all__ = ["FusedSSIMMap", "allowed_padding", "fused_ssim", "fused_ssim3d"]
 

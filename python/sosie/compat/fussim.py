@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sosie.compat._planes import check_tensors, convention, similarity_map, values
+from sosie.compat._planes import convention, similarity_map, values
+from sosie.compat._tensors import check_tensors
 
 __all__ = ["SSIM", "SUPPORTED_WINDOW_SIZES", "FusedSSIMMap", "fused_ssim", "ssim"]
 
