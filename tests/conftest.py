@@ -10,6 +10,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 # The reference multiplies small matrices; OpenBLAS would only make threads wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -18,6 +19,8 @@ os.environ["SKIMAGE_NO_DISPATCHING"] = "1"
 
 import pytest
 from hypothesis import settings
+
+import executors
 
 # Machines that test are shared machines: the time of one example says nothing. The same examples
 # are tried every time, so that a failure belongs to a change.
@@ -116,12 +119,22 @@ def importable_piq() -> None:
             del sys.modules[name]
 
 
+@pytest.fixture(scope="module", params=executors.EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The module of an executor, which public functions use too meanwhile, on one thread."""
+    with executors.one_thread(), executors.computing_by(request.param) as module:
+        yield module
+
+
+@pytest.fixture(scope="module", params=executors.OPTIMISED)
+def optimised(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """`executor`, without the definition."""
+    with executors.one_thread(), executors.computing_by(request.param) as module:
+        yield module
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Several threads would wait for each other wherever other processes run beside the tests."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with executors.one_thread():
+        yield

@@ -162,6 +162,9 @@ def test_scikit_learn_neighbours(n, m, dimensions, dtype, seed, axis, options) -
         SINGLE if dtype == "float32" else DOUBLE,
     )
     check(sklearn.ArgKmin.compute(a, b, k), inner.compute(a, b, k))
+    assert set(sklearn.ArgKmin.valid_metrics()) <= set(inner.valid_metrics())
+    for x, y, name in ((a, b, metric), (a, b.astype("int8"), metric), (a, b, "hamming")):
+        assert sklearn.ArgKmin.is_usable_for(x, y, name) == inner.is_usable_for(x, y, name)
 
 
 def test_scikit_learn_of_sparse_and_short_rows() -> None:
@@ -318,42 +321,51 @@ def test_torch_mse_loss_without_what_weighs_nothing() -> None:
 @sweep
 @given(
     st.integers(2, 12), st.integers(2, 12), DIMENSIONS, SEEDS, st.booleans(),
-    some(None, "mean", "sum", "none"), some(None, True, False),
+    some(None, "mean", "sum", "none"), some(None, True, False), some(1, 2, 3.5),
 )  # fmt: skip
-def test_torchmetrics(n, m, dimensions, seed, alone, reduction, zero_diagonal) -> None:
+def test_torchmetrics(n, m, dimensions, seed, alone, reduction, zero_diagonal, exponent) -> None:
     theirs = peer("torchmetrics.functional.pairwise")
     arguments = tensors((n, dimensions), (m, dimensions), seed=seed)[: 1 if alone else 2]
     options = {"reduction": reduction, "zero_diagonal": zero_diagonal}
-    for name in ("euclidean_distance", "cosine_similarity"):
-        if name == "euclidean_distance" and alone and zero_diagonal is False:
+    for name, more in (
+        ("euclidean_distance", {}),
+        ("cosine_similarity", {}),
+        ("linear_similarity", {}),
+        ("manhattan_distance", {}),
+        ("minkowski_distance", {"exponent": exponent}),
+    ):
+        if alone and name == "euclidean_distance" and zero_diagonal is False:
             continue  # a root of some 1e-16 below or above 0 there
+        if alone and name == "minkowski_distance":
+            continue  # the gradient of equal rows is NaN there
+        own, other = (getattr(m, f"pairwise_{name}") for m in (torchmetrics, theirs))
         check_torch(
-            lambda *z, name=name: getattr(torchmetrics, f"pairwise_{name}")(*z, **options),
-            lambda *z, name=name: getattr(theirs, f"pairwise_{name}")(*z, **options),
+            lambda *z, f=own, more=more: f(*z, **more, **options),
+            lambda *z, f=other, more=more: f(*z, **more, **options),
             arguments,
         )
 
 
-def test_torchmetrics_of_integers_zeros_and_exponents() -> None:
+def test_torchmetrics_of_integers_zeros_and_halves() -> None:
     theirs = peer("torchmetrics.functional.pairwise")
     whole = torch.tensor([[1, 2], [4, 6], [0, 0]])
-    for own, other in (
-        (
-            torchmetrics.pairwise_euclidean_distance(whole),
-            theirs.pairwise_euclidean_distance(whole),
-        ),
-        *(
-            (
-                getattr(torchmetrics, name)(whole.float(), whole.flip(0).float()),
-                getattr(theirs, name)(whole.float(), whole.flip(0).float()),
-            )
-            for name in ("pairwise_cosine_similarity", "pairwise_minkowski_distance")
-        ),
-    ):
+    cases = [("euclidean_distance", (whole,))]
+    cases += [
+        (name, (whole.to(dtype), whole.flip(0).to(dtype)))
+        for name in ("cosine_similarity", "minkowski_distance", "manhattan_distance")
+        for dtype in (torch.float32, torch.float16)
+    ]
+    for name, arguments in cases:
+        own, other = (getattr(m, f"pairwise_{name}")(*arguments) for m in (torchmetrics, theirs))
         assert own.dtype == other.dtype
         torch.testing.assert_close(own, other, equal_nan=True)
-    with pytest.raises(NotCovered, match="exponent 2"):
-        torchmetrics.pairwise_minkowski_distance(whole.float(), exponent=3)
+    for name in ("cosine_similarity", "linear_similarity", "manhattan_distance"):
+        with pytest.raises(NotCovered, match="floating-point vectors"):
+            getattr(torchmetrics, f"pairwise_{name}")(whole)
+    equal = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    distances = torchmetrics.pairwise_minkowski_distance(equal, exponent=3, zero_diagonal=False)
+    (gradient,) = torch.autograd.grad(distances.sum(), equal)
+    assert torch.equal(gradient, torch.zeros_like(equal))
 
 
 # --- prdc -----------------------------------------------------------------------------------------
@@ -466,6 +478,9 @@ WRONG = {
     "torchmetrics reduction": (
         "torchmetrics.functional.pairwise", "pairwise_cosine_similarity", (T,),
         {"reduction": "max"},
+    ),
+    "torchmetrics exponent": (
+        "torchmetrics.functional.pairwise", "pairwise_minkowski_distance", (T,), {"exponent": 0.5},
     ),
     "prdc columns": ("prdc", "compute_prdc", (A, A[:, :1], 1), {}),
     "prdc NaN": ("prdc", "compute_prdc", (A * np.nan, A, 1), {}),

@@ -146,6 +146,17 @@ def test_pytorch_msssim(planes, height, width, data_range, seed, chosen) -> None
 
 
 @few
+@given(PLANES, st.integers(11, 14), st.integers(11, 14), SEEDS, options(**MSSSIM_OPTIONS))
+def test_pytorch_msssim_of_volumes(planes, depth, width, seed, chosen) -> None:
+    theirs = peer("pytorch_msssim")
+    check_call(
+        lambda x, y: pytorch_msssim.ssim(x, y, 1.0, **chosen),
+        lambda x, y: theirs.ssim(x, y, 1.0, **chosen),
+        images((*planes, depth, 12, width), seed),
+    )
+
+
+@few
 @given(PLANES, WIDE, WIDE, SEEDS, options(weights=some([0.3, 0.7]), **MSSSIM_OPTIONS))
 def test_pytorch_msssim_scales(planes, height, width, seed, chosen) -> None:
     theirs = peer("pytorch_msssim")
@@ -484,34 +495,50 @@ def window_of(axes: int) -> Any:
     )
 
 
+def check_singles(ours: Any, theirs: Any, tensors: list[Any]) -> None:
+    """Results and gradients where the original computes in float32 whatever it is given."""
+    check_alike(ours, theirs, SINGLE_MAP)
+    for own, other in zip(parts(ours), parts(theirs), strict=True):
+        pairs = zip(
+            torch.autograd.grad(own.sum(), tensors, retain_graph=True),
+            torch.autograd.grad(other.sum(), tensors, retain_graph=True),
+            strict=True,
+        )
+        for gradient, expected in pairs:  # of float32 sums over a window, in both
+            torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-4 * expected.abs().max())
+
+
+CASES_OF_MONAI = st.integers(2, 3).flatmap(lambda axes: st.tuples(st.just(axes), window_of(axes)))
+
+
 @sweep
-@given(st.integers(2, 3).flatmap(lambda axes: st.tuples(st.just(axes), window_of(axes))), SEEDS)
-def test_monai(case, seed) -> None:
+@given(CASES_OF_MONAI, SEEDS, some("float32", "float64", "float16"))
+def test_monai(case, seed, dtype) -> None:
     axes, (chosen, sizes, sigmas) = case
     theirs = peer("monai.metrics.regression")
-    tensors = images((2, 2, *(20, 13, 14)[-axes:]), seed)
+    tensors = [
+        image.detach().to(getattr(torch, dtype)).requires_grad_()
+        for image in images((2, 2, *(20, 13, 14)[-axes:]), seed)
+    ]
     own, other = (
         function(*tensors, axes, sizes, sigmas, **chosen)
         for function in (monai.compute_ssim_and_cs, theirs.compute_ssim_and_cs)
     )
-    check_alike(own, other, SINGLE_MAP)
+    if dtype == "float16":  # whose gradients both round
+        check_alike(own, other, SINGLE_MAP)
+    else:
+        check_singles(own, other, tensors)
 
 
-@pytest.mark.parametrize("chosen", [{}, {"reduction": "none", "win_size": 7}, {"reduction": "sum"}])
-def test_monai_loss(chosen) -> None:
-    own, other = (
-        module.SSIMLoss(2, kernel_sigma=1.2, **chosen) for module in (monai, peer("monai.losses"))
-    )
-    tensors = [image.detach().float().requires_grad_() for image in images((2, 3, 30, 31))]
-    check_alike(own(*tensors), other(*tensors), SINGLE)
-    pairs = zip(
-        torch.autograd.grad(own(*tensors).sum(), tensors),
-        torch.autograd.grad(other(*tensors).sum(), tensors),
-        strict=True,
-    )
-    for gradient, expected in pairs:  # of single precision, there
-        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-5 * expected.abs().max())
-    check_alike(monai._loss(other, *tensors), other(*tensors), SINGLE)
+@sweep
+@given(CASES_OF_MONAI, SEEDS, some("mean", "sum", "none"))
+def test_monai_loss(case, seed, reduction) -> None:
+    axes, (chosen, sizes, sigmas) = case
+    arguments = {"win_size": sizes, "kernel_sigma": sigmas, "reduction": reduction, **chosen}
+    own, other = (module.SSIMLoss(axes, **arguments) for module in (monai, peer("monai.losses")))
+    tensors = images((2, 2, *(20, 13, 14)[-axes:]), seed)
+    check_singles(own(*tensors), other(*tensors), tensors)
+    check_alike(monai._loss(other, *tensors), other(*tensors), SINGLE_MAP)
 
 
 # --- scikit-image ---------------------------------------------------------------------------------
@@ -594,6 +621,34 @@ def test_scikit_image_computes_the_rest() -> None:
     assert own == other
     line = numpy_images((60,), "uint8", 0)
     assert skimage.structural_similarity(*line) == theirs.structural_similarity(*line)
+
+
+# --- Half precision -------------------------------------------------------------------------------
+
+HALVES = {
+    "pytorch_msssim": lambda module, x, y: module.ssim(x, y, data_range=1.0),
+    "torchmetrics": lambda module, x, y: getattr(module, SIMILARITY)(x, y, data_range=1.0),
+    "piq": lambda module, x, y: module.ssim(x, y),
+    "kornia": lambda module, x, y: module.losses.ssim_loss(x, y, 7),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", HALVES)
+def test_half_precision_is_that_of_the_images(case, dtype) -> None:
+    """What the library gives for the same images in float64, rounded once."""
+    theirs = peer("torchmetrics.functional.image" if case == "torchmetrics" else case)
+    halves = [image.detach().to(dtype).requires_grad_() for image in images((2, 3, 24, 25))]
+    doubles = [image.detach().double().requires_grad_() for image in halves]
+    own, other = HALVES[case](OURS[case], *halves), HALVES[case](theirs, *doubles)
+    assert own.dtype == dtype
+    precision = torch.finfo(dtype).eps
+    torch.testing.assert_close(own.double(), other, rtol=precision, atol=1e-6)
+    pairs = zip(torch.autograd.grad(own, halves), torch.autograd.grad(other, doubles), strict=True)
+    for gradient, expected in pairs:
+        # Rounded itself, after the upstream gradient of a mean has been.
+        tolerance = 4 * precision * float(expected.abs().max())
+        torch.testing.assert_close(gradient.double(), expected, rtol=0, atol=tolerance)
 
 
 # --- Who is not installed -------------------------------------------------------------------------

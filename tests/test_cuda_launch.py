@@ -134,7 +134,7 @@ def test_cupy_arrays_in_public_functions(cupy: Any, call: Callable[..., Any]) ->
     with seam.use_launcher(Emulator()):
         found = call(DeviceArray(x), DeviceArray(y))
     assert isinstance(found, DeviceArray)
-    # Maps of float32: see the tolerances of test_ssim.py.
+    # Maps of float32: see the tolerances of ssim_cases.py.
     np.testing.assert_allclose(found.values, call(x, y), rtol=1e-6, atol=1e-5)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SSIM family by the CUDA kernels: on the emulator, and on devices if any.
 
-The cases, the comparison and most tolerances are those of the other executors, in test_ssim. On the
-emulator threads and blocks take turns in two orders.
+The cases, the comparison and most tolerances are those of the other executors, in ssim_cases. On
+the emulator threads and blocks take turns in two orders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sosie
 from emulator import emulated, needs_emulator
 from sosie.backends import cuda
 from sosie.reference import ssim as reference
-from test_ssim import (
+from ssim_cases import (
     CONVENTIONS,
     MASKABLE,
     TOLERANCE,

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every executor of the distance family against the float64 definition: values, neighbours,
-gradients; and the definition against SciPy.
+"""Every executor of the distance family against the float64 definition: distances of
+all pairs; and the definition against SciPy.
 
 Public functions are tested through each executor. Inputs are read-only: nothing may change them.
 """
 
 from __future__ import annotations
 
-import functools
-import tracemalloc
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,101 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sosie
-from executors import EXECUTORS, computing_by, one_thread
+from distance_cases import (
+    METRICS,
+    SIZES,
+    SMALL,
+    TOLERANCE,
+    Array,
+    assert_distances,
+    assert_neighbours,
+    expected_distances,
+    frozen,
+    seed_of,
+    sets,
+    weights_of,
+)
 from sosie.reference import distance as reference
 
 torch = pytest.importorskip("torch")
-
-Array = Any
-
-METRICS = ["euclidean", "sqeuclidean", "cosine"]
-
-#: Relative errors of a distance. float64: sums of a few hundred positive numbers, 2^-53 each.
-#: float32: what is promised; differences of 2^-24 and their sum leave a tenth of it.
-TOLERANCE = {"float64": 1e-13, "float32": 2e-5}
-
-
-# --- Executors ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", params=EXECUTORS)
-def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The module of an executor, which public functions use too meanwhile, on one thread."""
-    with one_thread(), computing_by(request.param) as module:
-        yield module
-
-
-# --- Sets of vectors ------------------------------------------------------------------------------
-
-# Tiles are 6 rows by 8 to 64 columns in registers, blocks 240 rows by 256 columns by 256
-# dimensions; Numba's are 512 by 128 by 256.
-SIZES = [
-    (1, 1, 1), (5, 6, 2), (6, 5, 3), (7, 15, 7), (15, 7, 8), (16, 17, 15), (17, 16, 16),
-    (33, 1, 17), (1, 33, 64), (241, 7, 64), (6, 241, 255), (257, 33, 256), (16, 257, 257),
-    (33, 33, 600), (241, 257, 3),
-]  # fmt: skip
-SMALL = [(1, 1, 1), (6, 5, 3), (7, 17, 16), (33, 15, 257), (17, 241, 2)]
-
-
-def seed_of(*key: Any) -> int:
-    return zlib.crc32(repr(key).encode())
-
-
-def frozen(array: np.ndarray) -> np.ndarray:
-    array.setflags(write=False)
-    return array
-
-
-@functools.lru_cache(maxsize=128)
-def sets(
-    rows: int, columns: int, dims: int, kind: str = "spread", batch: int = 1
-) -> tuple[Array, Array]:
-    """Two sets ``(batch, rows or columns, dims)``, in float64, of numbers that float32 holds.
-
-    "far": around 1000 with a spread of 0.01, where every vector of the second set is 0.001 from one
-    of the first in some directions: all digits of their norms are the same.
-    """
-    generator = np.random.default_rng(seed_of(rows, columns, dims, kind, batch))
-    a = generator.standard_normal((batch, rows, dims))
-    b = generator.standard_normal((batch, columns, dims))
-    if kind == "far":
-        a = 1000.0 + 0.01 * a
-        b = a[:, generator.integers(rows, size=columns)] + 1e-3 * b
-    return frozen(a.astype(np.float32).astype(float)), frozen(b.astype(np.float32).astype(float))
-
-
-def weights_of(dims: int) -> np.ndarray:
-    weights = np.random.default_rng(dims).random(dims) + 0.01
-    weights[dims // 2 + 1 :: 5] = 0.0
-    return frozen(weights)
-
-
-@functools.lru_cache(maxsize=512)
-def expected_distances(
-    size: tuple[int, int, int], metric: str, weighted: bool, kind: str, batch: int = 1
-) -> np.ndarray:
-    weights = weights_of(size[2]) if weighted else None
-    return reference.cdist_forward(*sets(*size, kind, batch), metric, weights=weights)
-
-
-def assert_distances(
-    actual: Array, expected: np.ndarray, metric: str, dtype: str, factor: float = 1.0
-) -> None:
-    """Equal but for a relative error."""
-    actual = np.asarray(actual)
-    assert actual.shape == expected.shape
-    assert actual.dtype == dtype
-    # NaN and infinity are equal to themselves here.
-    np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(expected))
-    np.testing.assert_array_equal(actual[~np.isfinite(actual)], expected[~np.isfinite(expected)])
-    actual, expected = actual[np.isfinite(expected)], expected[np.isfinite(expected)]
-    room = factor * TOLERANCE[dtype] * np.abs(expected)
-    if metric == "cosine":
-        # Half a squared distance of unit vectors, whose rounding by some 2^-53, here and in the
-        # definition, moves their distance sqrt(2 d) by as much.
-        room += 1e-15 * np.sqrt(np.abs(expected)) + 1e-30
-    wrong = np.abs(actual - expected) > room
-    assert not wrong.any(), (actual[wrong][:5], expected[wrong][:5])
 
 
 # --- The definition -------------------------------------------------------------------------------
@@ -409,318 +328,6 @@ def test_random_problems(data: st.DataObject) -> None:
     assert_neighbours(distances, indices, expected, metric, dtype)
 
 
-# --- Nearest neighbours ---------------------------------------------------------------------------
-
-
-def assert_neighbours(
-    distances: Array, indices: Array, all_distances: np.ndarray, metric: str, dtype: str
-) -> None:
-    """Distances are those of the indices and as small as they can be; indices occur once.
-
-    Which of two neighbours comes first where rounding decides is not said.
-    """
-    assert indices.dtype == np.int64
-    assert all(len(set(row)) == len(row) for row in indices.tolist())
-    expected = np.take_along_axis(all_distances, indices, axis=1)
-    assert_distances(distances, expected, metric, dtype, 2.0)
-    order = np.sort(all_distances, axis=1)[:, : indices.shape[1]]
-    assert_distances(distances, order, metric, dtype, 2.0)
-    both = ~np.isnan(distances[:, 1:])
-    assert (distances[:, :-1][both] <= distances[:, 1:][both]).all()
-
-
-@pytest.mark.usefixtures("executor")
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_neighbours(size: tuple[int, int, int], metric: str, dtype: str) -> None:
-    queries, database = (part[0].astype(dtype) for part in sets(*size))
-    all_distances = expected_distances(size, metric, False, "spread")[0]
-    for k in sorted({1, min(10, size[1]), size[1]}):
-        found = sosie.knn(queries, database, k, metric)
-        assert_neighbours(found.distances, found.indices, all_distances, metric, dtype)
-        if dtype == "float64" and (metric != "cosine" or size[2] > 1):  # no ties but at 0 and 2
-            expected = np.argsort(all_distances, axis=1, kind="stable")[:, :k]
-            np.testing.assert_array_equal(found.indices, expected)
-
-
-@pytest.mark.usefixtures("executor")
-@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
-def test_near_neighbours_far_from_the_origin(metric: str) -> None:
-    queries, database = (part[0].astype(np.float32) for part in sets(33, 241, 17, "far"))
-    all_distances = reference.cdist_forward(queries, database, metric)
-    distances, indices = sosie.knn(queries, database, 5, metric)
-    assert_neighbours(distances, indices, all_distances, metric, "float32")
-    # Gaps between neighbours are far larger than what rounding can do.
-    expected = np.argsort(all_distances, axis=1, kind="stable")[:, :5]
-    np.testing.assert_array_equal(indices, expected)
-
-
-@pytest.mark.usefixtures("executor")
-@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
-@pytest.mark.parametrize("exclude_self", [False, True], ids=["all", "others"])
-@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
-@pytest.mark.parametrize("columns", [17, 257, 601])
-def test_ties_go_to_the_lower_index(
-    columns: int, metric: str, exclude_self: bool, dtype: str
-) -> None:
-    """Small whole numbers have exact distances in any dtype, and the same ones many times."""
-    generator = np.random.default_rng(columns)
-    database = frozen(generator.integers(0, 3, (columns, 3)).astype(dtype))
-    queries = database[:13]
-    for k in (1, 7, columns - exclude_self):
-        expected = reference.knn_forward(queries, database, k, metric, exclude_self=exclude_self)
-        actual = sosie.knn(queries, database, k, metric, exclude_self=exclude_self)
-        np.testing.assert_array_equal(actual.indices, expected[1])
-        np.testing.assert_allclose(actual.distances, expected[0], rtol=1e-7)
-
-
-@pytest.mark.usefixtures("executor")
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("size", [(1, 2, 1), (6, 7, 3), (17, 17, 16), (241, 257, 7)], ids=str)
-def test_others_than_itself(size: tuple[int, int, int], metric: str, dtype: str) -> None:
-    database = sets(*size)[1][0].astype(dtype)
-    queries = database[: size[0]]
-    all_distances = reference.cdist_forward(queries, database, metric)
-    np.fill_diagonal(all_distances, np.nan)
-    for k in (1, size[1] - 1):
-        distances, indices = sosie.knn(queries, database, k, metric, exclude_self=True)
-        assert (indices != np.arange(size[0])[:, None]).all()
-        assert_neighbours(distances, indices, all_distances, metric, dtype)
-
-
-@pytest.mark.usefixtures("executor")
-@pytest.mark.parametrize("exclude_self", [False, True], ids=["all", "others"])
-@pytest.mark.parametrize("metric", METRICS)
-def test_nan_is_no_neighbour_unless_nothing_else_is_left(metric: str, exclude_self: bool) -> None:
-    database = sets(17, 33, 17)[1][0].copy()
-    database[[0, 2, 3, 30], [16, 0, 7, 8]] = np.nan
-    if metric != "cosine":
-        database[[5, 31], 1] = np.inf
-    database = frozen(database)
-    queries = database[:9]
-    for k in (3, 29, 30, 32):
-        expected = reference.knn_forward(queries, database, k, metric, exclude_self=exclude_self)
-        actual = sosie.knn(queries, database, k, metric, exclude_self=exclude_self)
-        np.testing.assert_array_equal(actual.indices, expected[1])
-        assert_distances(actual.distances, expected[0], metric, "float64")
-    assert np.isnan(actual.distances[1]).sum() == 32 - (29 - exclude_self)
-
-
-@pytest.mark.usefixtures("executor")
-@pytest.mark.parametrize("exclude_self", [False, True], ids=["all", "others"])
-def test_queries_with_nan_get_the_first_indices(exclude_self: bool) -> None:
-    queries = np.full((3, 4), np.nan, np.float32)
-    database = sets(6, 5, 4)[1][0].astype(np.float32)
-    distances, indices = sosie.knn(queries, database, 4, exclude_self=exclude_self)
-    assert np.isnan(distances).all()
-    expected = [[1, 2, 3, 4], [0, 2, 3, 4], [0, 1, 3, 4]] if exclude_self else [[0, 1, 2, 3]] * 3
-    assert indices.tolist() == expected
-
-
-@pytest.mark.usefixtures("executor")
-def test_many_neighbours() -> None:
-    queries, database = (part[0].astype(np.float32) for part in sets(7, 1500, 4))
-    distances, indices = sosie.knn(queries, database, 1024)
-    all_distances = reference.cdist_forward(queries, database)
-    assert_neighbours(distances, indices, all_distances, "euclidean", "float32")
-
-
-def test_the_matrix_is_never_formed(executor: Any) -> None:
-    if executor.__name__.endswith("reference"):
-        pytest.skip("the definition is allowed to")
-    x = sets(3000, 1, 2)[0][0].astype(np.float32)
-    sosie.knn(x[:10], x, 3)  # compiled
-    tracemalloc.start()
-    sosie.knn(x, x, 3)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 3000 * 3000 * 4 / 4
-
-
-# --- Packed sets ----------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("executor")
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("size", SMALL, ids=str)
-def test_packed_sets_give_the_same_bits(
-    size: tuple[int, int, int], metric: str, dtype: str
-) -> None:
-    a, b = (np.abs(20.0 * part[0]).astype(dtype) for part in sets(*size))
-    packed = sosie.pack(b, metric)
-    np.testing.assert_array_equal(sosie.cdist(a, packed, metric), sosie.cdist(a, b, metric))
-    k = min(5, size[1])
-    for _ in range(2):
-        actual, expected = sosie.knn(a, packed, k, metric), sosie.knn(a, b, k, metric)
-        np.testing.assert_array_equal(actual.distances, expected.distances)
-        np.testing.assert_array_equal(actual.indices, expected.indices)
-    if size[0] < size[1]:
-        k = min(5, size[1] - 1)
-        actual = sosie.knn(a, packed, k, metric, exclude_self=True)
-        expected = sosie.knn(a, b, k, metric, exclude_self=True)
-        np.testing.assert_array_equal(actual.indices, expected.indices)
-
-
-@pytest.mark.usefixtures("executor")
-def test_packed_sets_say_what_they_are() -> None:
-    packed = sosie.pack(np.zeros((17, 3), np.float32), "cosine")
-    assert isinstance(packed, sosie.PackedVectors)
-    assert (packed.shape, packed.dtype, packed.metric) == ((17, 3), np.float32, "cosine")
-    assert packed.nbytes >= 17 * 3 * 4
-    assert repr(packed) == (
-        f"PackedVectors(shape=(17, 3), dtype=float32, metric='cosine', nbytes={packed.nbytes})"
-    )
-
-
-@pytest.mark.usefixtures("executor")
-def test_packed_sets_serve_every_executor() -> None:
-    a, b = (part[0] for part in sets(7, 17, 16))
-    packed = sosie.pack(b)
-    for name in {other.partition("-")[0] for other in EXECUTORS}:
-        with sosie.use_backend(name):
-            assert_distances(
-                sosie.cdist(a, packed), reference.cdist_forward(a, b), "euclidean", "float64"
-            )
-
-
-# --- Gradients ------------------------------------------------------------------------------------
-
-
-def assert_gradient(actual: Array, expected: np.ndarray, tolerance: float) -> None:
-    """Every vector's gradient relative to its own length."""
-    actual = np.asarray(actual)
-    assert actual.shape == expected.shape
-    error = np.linalg.norm(actual - expected, axis=-1)
-    assert (error <= tolerance * np.linalg.norm(expected, axis=-1)).all(), error.max()
-
-
-#: Relative to the vector's whole gradient. A sum over partners of both signs is at worst some 30
-#: times shorter than its longest term here.
-GRADIENT_TOLERANCE = {"float64": 1e-12, "float32": 1e-4}
-
-
-@pytest.mark.parametrize("dtype", GRADIENT_TOLERANCE)
-@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("size", [*SMALL, (241, 33, 17), (5, 6, 600), (15, 257, 64)], ids=str)
-def test_gradients(
-    executor: Any, size: tuple[int, int, int], metric: str, weighted: bool, dtype: str
-) -> None:
-    a, b = (part.astype(dtype) for part in sets(*size, "spread", 2))
-    weights = weights_of(size[2]) if weighted else None
-    distances = executor.cdist_forward(a, b, metric, weights=weights)
-    upstream = np.random.default_rng(3).standard_normal(distances.shape).astype(dtype)
-    actual = executor.cdist_backward(a, b, upstream, distances, metric, weights=weights)
-    expected = reference.cdist_backward(a, b, upstream, metric, weights=weights)
-    for gradient, definition in zip(actual, expected, strict=True):
-        assert gradient.dtype == dtype
-        if metric == "cosine" and size[2] == 1:  # there are two directions, and no slope
-            np.testing.assert_allclose(gradient, 0.0, atol=1e-5)
-        else:
-            assert_gradient(gradient, definition, GRADIENT_TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("metric", METRICS)
-def test_gradients_of_near_pairs(executor: Any, metric: str, weighted: bool) -> None:
-    """Each vector's gradient is that of one partner, 0.001 away: a difference of large products."""
-    if metric == "cosine":
-        a, noise = (part.astype(np.float32) for part in sets(17, 17, 16))
-        b = (a + 1e-3 * noise).astype(np.float32)
-    else:
-        a = sets(17, 1, 16, "far")[0].astype(np.float32)
-        b = (a + 1e-3 * sets(17, 17, 16)[1]).astype(np.float32)
-    weights = weights_of(16) if weighted else None
-    upstream = np.eye(17, dtype=np.float32)[None]
-    distances = executor.cdist_forward(a, b, metric, weights=weights)
-    actual = executor.cdist_backward(a, b, upstream, distances, metric, weights=weights)
-    expected = reference.cdist_backward(a, b, upstream, metric, weights=weights)
-    for gradient, definition in zip(actual, expected, strict=True):
-        assert_gradient(gradient, definition, 1e-4)
-
-
-def test_gradients_where_there_is_no_slope_are_0(executor: Any) -> None:
-    a, b = (part.astype(np.float32).copy() for part in sets(5, 7, 6))
-    a[0, 1], b[0, 2] = 0.0, a[0, 0]
-    for metric, zero in (("euclidean", (0, 2)), ("cosine", (1, 3))):
-        distances = executor.cdist_forward(a, b, metric)
-        upstream = np.zeros_like(distances)
-        upstream[(0, *zero)] = 1.0
-        for gradient in executor.cdist_backward(a, b, upstream, distances, metric):
-            assert (gradient == 0.0).all()
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_only_gradients_that_are_needed(executor: Any, metric: str) -> None:
-    a, b = (part.astype(np.float32) for part in sets(17, 33, 17))
-    distances = executor.cdist_forward(a, b, metric)
-    upstream = np.ones_like(distances)
-    grad_a, grad_b = executor.cdist_backward(a, b, upstream, distances, metric)
-    only_a, none = executor.cdist_backward(a, b, upstream, distances, metric, need_b=False)
-    assert none is None
-    np.testing.assert_array_equal(only_a, grad_a)
-    none, only_b = executor.cdist_backward(a, b, upstream, distances, metric, need_a=False)
-    assert none is None
-    np.testing.assert_array_equal(only_b, grad_b)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_gradients_of_any_layout(executor: Any, metric: str) -> None:
-    a, b = (part.astype(np.float32) for part in sets(17, 33, 17, "spread", 3))
-    distances = executor.cdist_forward(a, b, metric)
-    upstream = np.random.default_rng(1).standard_normal(distances.shape).astype(np.float32)
-    expected = executor.cdist_backward(a, b, upstream, distances, metric)
-    other_a, other_b = np.moveaxis(np.moveaxis(a, 0, -1).copy(), -1, 0), b[:, ::-1].copy()[:, ::-1]
-    other_upstream = np.asfortranarray(upstream)
-    actual = executor.cdist_backward(other_a, other_b, other_upstream, distances, metric)
-    for gradient, dense in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(gradient, dense)
-    upstream = np.broadcast_to(np.float32(0.5), upstream.shape)
-    actual = executor.cdist_backward(a, b, upstream, distances, metric)
-    expected = executor.cdist_backward(a, b, upstream.copy(), distances, metric)
-    for gradient, dense in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(gradient, dense)
-
-
-def test_gradients_of_a_broadcast_set(executor: Any) -> None:
-    a, b = (part.astype(np.float32) for part in sets(7, 9, 5, "spread", 3))
-    b = np.broadcast_to(b[:1], b.shape)
-    distances = executor.cdist_forward(a, b, "euclidean")
-    upstream = np.ones_like(distances)
-    actual = executor.cdist_backward(a, b, upstream, distances, "euclidean")
-    expected = reference.cdist_backward(a, b, upstream, "euclidean")
-    for gradient, definition in zip(actual, expected, strict=True):
-        assert_gradient(gradient, definition, GRADIENT_TOLERANCE["float32"])
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("size", [(1, 1, 2), (7, 17, 16), (241, 33, 3), (17, 33, 257)], ids=str)
-def test_gradients_through_neighbours(
-    executor: Any, size: tuple[int, int, int], metric: str, dtype: str
-) -> None:
-    queries, database = (part[0].astype(dtype) for part in sets(*size))
-    distances, indices = executor.knn_forward(queries, database, min(5, size[1]), metric)
-    upstream = np.random.default_rng(3).standard_normal(distances.shape).astype(distances.dtype)
-    expected = reference.knn_backward(queries, database, upstream, indices, metric)
-    arguments = (queries, database, upstream, distances, indices, metric)
-    actual = executor.knn_backward(*arguments)
-    # float16 is rounded to 11 bits, after everything else.
-    tolerance = GRADIENT_TOLERANCE.get(dtype, 2.0**-10)
-    for gradient, definition in zip(actual, expected, strict=True):
-        assert gradient.dtype == dtype
-        assert_gradient(gradient, definition, tolerance)
-    only_queries, none = executor.knn_backward(*arguments, need_database=False)
-    assert none is None
-    np.testing.assert_array_equal(only_queries, actual[0])
-    none, only_database = executor.knn_backward(*arguments, need_queries=False)
-    assert none is None
-    np.testing.assert_array_equal(only_database, actual[1])
-
-
 # --- Threads --------------------------------------------------------------------------------------
 
 
@@ -751,6 +358,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(
 
 
 # --- What is refused ------------------------------------------------------------------------------
+
 
 X, Y = np.zeros((4, 3), np.float32), np.zeros((5, 3), np.float32)
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -185,9 +188,14 @@ def test_decorator_refuses_what_runs_later(patch: Patcher) -> None:
 
     async def wait() -> None: ...
 
-    for function in (generate, wait):
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+
+    for function in (generate, wait, stream):
         with pytest.raises(TypeError, match=f"{function.__name__} runs after it has been called"):
             patch("pytorch_msssim")(function)
+    with pytest.raises(TypeError, match="expected a function to decorate, got the class Counter"):
+        patch("pytorch_msssim")(Counter)
 
 
 def test_install(peer: ModuleType, patch: Patcher) -> None:
@@ -298,6 +306,38 @@ def test_several_peers_or_none(
     assert pytorch_msssim.ssim is theirs
 
 
+def test_blocks_of_several_peers_overlap(peer: ModuleType, patch: Patcher) -> None:
+    """Nested, left by an exception, and in a coroutine beside others."""
+    import asyncio
+
+    import pytorch_msssim
+
+    theirs = pytorch_msssim.ssim
+
+    def patched() -> tuple[bool, bool]:
+        return peer._inner(1) == ("ours", 1), pytorch_msssim.ssim is not theirs
+
+    async def work(name: str, pauses: int) -> bool:
+        with patch(name):
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            return patched()[name == "pytorch_msssim"]
+
+    async def everybody() -> list[bool]:
+        turns = [work(name, n) for n in range(5) for name in ("fake_peer", "pytorch_msssim")]
+        return await asyncio.gather(*turns)
+
+    with patch("fake_peer", "pytorch_msssim"):
+        with pytest.raises(ZeroDivisionError), patch("pytorch_msssim"):
+            raise ZeroDivisionError
+        with patch("fake_peer"), patch("fake_peer"):
+            assert patched() == (True, True)
+        assert patched() == (True, True)
+    assert patched() == (False, False)
+    assert all(asyncio.run(everybody()))
+    assert patched() == (False, False)
+
+
 def test_what_others_put_in_its_place_stays(peer: ModuleType, patch: Patcher) -> None:
     theirs, block = peer._inner, patch("fake_peer")
     block.__enter__()
@@ -317,16 +357,49 @@ def test_unknown_names(patch: Patcher) -> None:
         patch.install()
 
 
-def test_a_stand_in_takes_the_place_of_what_is_not_installed(patch: Patcher) -> None:
-    """As gsplat does: import inside the function, whatever answers to that name."""
-    if _is_installed("fused_ssim"):
-        pytest.skip("fused_ssim is installed")
-    x = torch.rand(1, 3, 16, 16)
-    with patch("fused_ssim"):
+def _splat_loss(x: Any, y: Any) -> Any:
+    """Imports as gsplat does: where it is needed, whatever answers to that name."""
+    try:
         from fused_ssim import fused_ssim
 
-        assert abs(float(fused_ssim(x, x)) - 1) < 1e-6  # float32
-    assert "fused_ssim" not in sys.modules
+        return 1 - fused_ssim(x, y, padding="valid")
+    except ImportError:
+        return "not installed"
+    except NotImplementedError:
+        return "does it itself"
+
+
+@pytest.fixture
+def no_fused_ssim() -> Iterator[None]:
+    if _is_installed("fused_ssim"):
+        pytest.skip("fused_ssim is installed")
+    yield
+    assert _splat_loss(None, None) == "not installed"
+
+
+@pytest.mark.usefixtures("no_fused_ssim")
+def test_a_stand_in_takes_the_place_of_what_is_not_installed(patch: Patcher) -> None:
+    x = torch.rand(1, 3, 16, 16)
+    with patch("fused_ssim"):
+        assert abs(float(_splat_loss(x, x))) < 1e-6  # float32
+        assert importlib.util.find_spec("fused_ssim") is not None
+        assert _splat_loss(x.int(), x.int()) == "does it itself"
+        report = patch.report()["fused_ssim"]
+    assert (report.computed, sum(report.fallbacks.values())) == (1, 1)
+    (reason,) = report.fallbacks
+    assert reason.startswith("fused_ssim: sosie computes dense floating-point tensors")
+
+
+@pytest.mark.usefixtures("no_fused_ssim")
+def test_a_stand_in_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As the documentation says: a file of that name, with one line."""
+    (tmp_path / "fused_ssim.py").write_text("from sosie.compat.fused_ssim import *\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    x = torch.rand(1, 3, 16, 16)
+    try:
+        assert abs(float(_splat_loss(x, x))) < 1e-6
+    finally:
+        sys.modules.pop("fused_ssim", None)
 
 
 def _is_installed(name: str) -> bool:

@@ -293,6 +293,11 @@ def test_specs_need_no_array_library() -> None:
         ({"window": "custom"}, ValueError, "expected taps with window='custom' and only then"),
         ({"window": "custom", "taps": [1, 1]}, ValueError, "expected taps to be odd, got 2"),
         ({"window": "custom", "taps": [1, -2, 1]}, ValueError, "taps with a positive sum"),
+        (
+            {"window": "custom", "taps": [0.5, 0.6, 0.5], "clamp_variance": True},
+            ValueError,
+            r"taps that sum to 1 with clamp_variance, .*, got a sum of 1\.6",
+        ),
         ({"window": "custom", "taps": [1.0] * 35}, ValueError, "taps of at most 33 pixels, got 35"),
         ({"window": "custom", "taps": 3.0}, TypeError, "sequence of numbers, got 3.0"),
         ({"scale_weights": []}, ValueError, "scale_weights to hold at least one value"),

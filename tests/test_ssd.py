@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import sosie
-from executors import EXECUTORS, computing_by, one_thread
 from sosie.reference import ssd as reference
 
 torch = pytest.importorskip("torch")
@@ -27,16 +25,6 @@ Array = Any
 # float32: a difference, two products and up to 256 additions of a lane round to 2^-24, one after
 # the other; sums are wider. A sum of terms of one sign keeps their relative error.
 TOLERANCE = {"float64": 1e-11, "float32": 3e-6}
-
-
-# --- Executors ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", params=EXECUTORS)
-def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The module of an executor, which public functions use too meanwhile, on one thread."""
-    with one_thread(), computing_by(request.param) as module:
-        yield module
 
 
 def noise(shape: tuple[int, ...], *key: Any, dtype: str = "float64") -> np.ndarray:

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -202,10 +203,15 @@ class _Block(ContextDecorator):
         self._patcher._leave(self.peers)
 
     def __call__(self, func: _Function) -> _Function:
-        if inspect.iscoroutinefunction(func) or inspect.isgeneratorfunction(func):
+        runs_later = (
+            inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+        )  # fmt: skip
+        if any(is_so(func) for is_so in runs_later):
             raise TypeError(
                 f"{func.__qualname__} runs after it has been called; write a with statement into it"
             )
+        if inspect.isclass(func):
+            raise TypeError(f"expected a function to decorate, got the class {func.__qualname__}")
         return super().__call__(func)
 
 
@@ -223,7 +229,7 @@ class _Peer:
         roots = dict.fromkeys(seam.partition(":")[0].partition(".")[0] for seam in ours.SEAMS)
         missing = [root for root in roots if not _is_importable(root)]
         if missing and getattr(ours, "STAND_IN", False):
-            self._stand_in = ours
+            self._stand_in = _stand_in(name, ours, self._calls)
             return
         if missing:
             raise PatchError(f"{name} cannot be patched: {missing[0]} is not installed")
@@ -356,6 +362,34 @@ class _Calls:
     def counts(self) -> tuple[int, dict[str, int]]:
         with self._lock:
             return self._computed, dict(self._fallbacks.most_common())
+
+
+def _stand_in(name: str, ours: ModuleType, calls: _Calls) -> ModuleType:
+    """A module for a peer that is not installed, with our functions, whose calls are counted."""
+    module = ModuleType(name, ours.__doc__)
+    module.__spec__ = ModuleSpec(name, loader=None)  # without which nobody can ask for it
+    vars(module).update({attribute: getattr(ours, attribute) for attribute in ours.__all__})
+    for attribute in ours.SEAMS.values():
+        setattr(module, attribute, _counted(getattr(ours, attribute), calls))
+    return module
+
+
+def _counted(ours: Callable[..., Any], calls: _Calls) -> Callable[..., Any]:
+    is_compiling = _compiler_test()
+
+    @functools.wraps(ours)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if is_compiling():
+            return ours(*args, **kwargs)
+        try:
+            result = ours(*args, **kwargs)
+        except NotCovered as reason:
+            calls.add(f"{ours.__name__}: {reason}")
+            raise
+        calls.add(None)
+        return result
+
+    return counted
 
 
 def _names() -> list[str]:

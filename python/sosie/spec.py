@@ -250,7 +250,8 @@ class SSIMSpec:
     epsilon : float
         Added to the denominator of the index.
     clamp_variance : bool
-        Set negative variances, which come from rounding, to 0.
+        Set negative variances, which come from rounding, to 0. Not with taps that do not sum to 1:
+        there they may be negative without any rounding.
     clamp_value : tuple of (float, float), optional
         Clamp the map to this range.
     nonnegative : {"none", "channel"}
@@ -558,6 +559,12 @@ def _check_window(spec: SSIMSpec) -> None:
             if sum(window) <= 0.0:
                 raise ValueError(f"expected taps with a positive sum, got {window!r}")
             _check_size("taps", len(window), even=False)
+            # What rounding to half precision, the coarsest that windows come in, makes of a sum.
+            if spec.clamp_variance and abs(math.fsum(window) - 1.0) > 1e-3:
+                raise ValueError(
+                    "expected taps that sum to 1 with clamp_variance, since variances under others "
+                    f"may be negative, got a sum of {math.fsum(window)}"
+                )
         return
     if spec.truncate is not None and (spec.window != "gaussian" or spec.window_size is not None):
         raise ValueError(

@@ -4,7 +4,8 @@
 Each library gets an environment of its own below ``build/peers``, with the version that
 ``peers.toml`` names. Its tests run twice: as they are, and with its functions replaced by
 `sosie.patch`. What passes as it is has to pass with sosie, unless ``peers.toml`` lists it with the
-reason. ``build/peers/report.md`` sums up.
+reason. A library whose environment or tests break off is reported, and the next one has its turn.
+``build/peers/report.md`` sums up; it is printed, too.
 
 Needs Python 3.11 and, for libraries that publish tests in their source distribution alone, the tool
 unearth, which it installs.
@@ -101,29 +102,40 @@ def main() -> int:
         print(f"{name}: ", end="", flush=True)
         results.append(Result.of(peers[name], arguments.sosie.resolve(), arguments.newest))
         print(results[-1].sentence, flush=True)
-    (BUILD / "report.md").write_text(report(results))
-    print(f"wrote {BUILD / 'report.md'}")
+    summary = report(results)
+    (BUILD / "report.md").write_text(summary)
+    print(f"\n{summary}\nwrote {BUILD / 'report.md'}")
     return int(any(result.surprises for result in results))
 
 
-@dataclass(frozen=True)
+class BrokenOff(Exception):
+    """A library's tests could not be run to their end; the message says why."""
+
+
+@dataclass
 class Result:
     """What became of a library's tests."""
 
     peer: Peer
     version: str
-    alone: dict[str, str]
-    patched: dict[str, str]
-    calls: dict[str, Any]
+    alone: dict[str, str] = field(default_factory=dict)
+    patched: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, Any] = field(default_factory=lambda: {"computed": 0, "fallbacks": {}})
+    broken_off: str = ""
 
     @classmethod
     def of(cls, peer: Peer, wheel: Path, newest: bool) -> Result:
-        """Install and run."""
-        version = install(peer, wheel, newest)
-        tests = fetch_tests(peer, version)
-        alone = run_tests(peer, tests, patch=False)
-        patched = run_tests(peer, tests, patch=True)
-        return cls(peer, version, alone["tests"], patched["tests"], patched["calls"][peer.patch])
+        """Install and run, as far as that goes."""
+        result = cls(peer, "the newest" if newest else peer.version)
+        try:
+            result.version = install(peer, wheel, newest)
+            tests = fetch_tests(peer, result.version)
+            result.alone = run_tests(peer, tests, patch=False)["tests"]
+            patched = run_tests(peer, tests, patch=True)
+            result.patched, result.calls = patched["tests"], patched["calls"][peer.patch]
+        except (BrokenOff, subprocess.SubprocessError, OSError) as error:
+            result.broken_off = str(error)
+        return result
 
     @property
     def failing(self) -> list[str]:
@@ -134,6 +146,8 @@ class Result:
     @property
     def surprises(self) -> list[str]:
         """What is not as listed."""
+        if self.broken_off:
+            return [f"broke off: {self.broken_off}"]
         listed = [failure["test"] for failure in self.peer.failures]
         surprises = [
             f"{name} fails with sosie"
@@ -145,6 +159,8 @@ class Result:
             for pattern in listed
             if not any(re.search(pattern, name) for name in self.failing)
         ]
+        if "passed" not in self.alone.values():
+            surprises.append("none of its tests passes as it is")
         if not self.calls["computed"]:
             surprises.append("sosie computed nothing")
         return surprises
@@ -233,7 +249,7 @@ def run_tests(peer: Peer, tests: list[str], patch: bool) -> dict[str, Any]:
             check=False,
         )
     if not outcomes.exists():
-        sys.exit(f"pytest did not come to its end; {log.name} says why")
+        raise BrokenOff(f"pytest did not come to its end; {log.name} says why")
     return json.loads(outcomes.read_text())
 
 
@@ -243,7 +259,8 @@ def run(command: list[Any], **options: Any) -> str:
         command, stdout=subprocess.PIPE, text=True, check=False, timeout=SECONDS, **options
     )
     if finished.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed with exit status {finished.returncode}")
+        line = " ".join(map(str, command))
+        raise BrokenOff(f"{line} failed with exit status {finished.returncode}")
     return finished.stdout
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["NotCovered", "falling_back", "refused_is_not_covered"]
+__all__ = ["NotCovered", "error_of", "falling_back", "refused_is_not_covered"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -31,6 +31,15 @@ def refused_is_not_covered() -> Iterator[None]:
         yield
     except (TypeError, ValueError) as reason:
         raise NotCovered(f"sosie does not compute this: {reason}") from reason
+
+
+def error_of(module: str, name: str, otherwise: type[Exception]) -> type[Exception]:
+    """A library's own exception, or another one where the library is not installed."""
+    try:
+        error: type[Exception] = getattr(importlib.import_module(module), name)
+    except ImportError:
+        return otherwise
+    return error
 
 
 def falling_back(module: str) -> Callable[[_Function], _Function]:

@@ -16,52 +16,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
-from sosie.compat._coverage import NotCovered, refused_is_not_covered
+from sosie.compat._coverage import refused_is_not_covered
 from sosie.scales import combine_scales
 from sosie.spec import SSIMSpec, ssim_spec
 from sosie.ssim import ms_ssim
 from sosie.torch import ssim as operators
 
 __all__ = [
-    "check_tensors",
     "combined",
-    "constants",
     "convention",
     "downsampled",
     "multi_scale",
+    "per_axis",
     "similarity_map",
     "values",
 ]
 
-_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-
-def check_tensors(*tensors: Tensor) -> None:
-    """Raise `NotCovered` unless all are dense floating-point tensors of one dtype on the CPU."""
-    first = tensors[0]
-    for tensor in tensors:
-        if tensor.device.type not in ("cpu", "meta"):
-            raise NotCovered(f"sosie computes on the CPU here, got a tensor on {tensor.device}")
-        if tensor.dtype not in _FLOATING or tensor.layout != torch.strided:
-            raise NotCovered(
-                f"sosie computes dense floating-point tensors here, got {tensor.dtype}, "
-                f"{tensor.layout}"
-            )
-        if tensor.dtype != first.dtype:
-            raise NotCovered(
-                f"sosie computes tensors of one dtype, got {first.dtype} and {tensor.dtype}"
-            )
-        if 0 in tensor.shape:
-            raise NotCovered(f"sosie computes nothing empty, got shape {tuple(tensor.shape)}")
-
-
-def constants(tensor: Tensor) -> tuple[float, ...]:
-    """Numbers of a vector, for a convention; `NotCovered` where a compiler has none yet."""
-    if torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
-        raise NotCovered("sosie takes no numbers from a tensor while its caller is compiled")
-    return tuple(tensor.tolist())
+def per_axis(value: Any, axes: int) -> tuple[Any, ...]:
+    """A sequence as it is; a number for every axis."""
+    return tuple(value) if isinstance(value, Sequence) else (value,) * axes
 
 
 def convention(spec: str, **changes: Any) -> str:

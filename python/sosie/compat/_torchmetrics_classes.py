@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metric classes of `sosie.compat.torchmetrics`, for which torchmetrics is imported.
 
-Each is the original's class; only what an update computes is ours.
+Each is the original's class; only what an update computes is ours. With one exception: similarities
+of single images (``reduction="none"``) are merged over processes that saw unequal numbers of
+batches, where the original does not come back.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torchmetrics
 from torch import Tensor
 from torchmetrics import image as peer
 
@@ -25,7 +29,21 @@ __all__ = [
 ]
 
 
-class StructuralSimilarityIndexMeasure(peer.StructuralSimilarityIndexMeasure):
+class _Mergeable(torchmetrics.Metric):
+    """A metric whose list of similarities is gathered as one tensor of each process.
+
+    The original gathers it item by item: processes with fewer items do not come back.
+    """
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        states: Any = self
+        if isinstance(states.similarity, list):
+            empty = torch.empty(0, device=self.device)
+            states.similarity = [torch.cat([empty, *states.similarity])]
+        super()._sync_dist(*args, **kwargs)
+
+
+class StructuralSimilarityIndexMeasure(_Mergeable, peer.StructuralSimilarityIndexMeasure):
     """Structural similarity over batches and processes, as torchmetrics' class.
 
     States are the sum of the images' similarities and their number, both with the reduction "sum";
@@ -57,7 +75,9 @@ class StructuralSimilarityIndexMeasure(peer.StructuralSimilarityIndexMeasure):
         _add(self, similarity, preds.shape[0], counts_lists=False)
 
 
-class MultiScaleStructuralSimilarityIndexMeasure(peer.MultiScaleStructuralSimilarityIndexMeasure):
+class MultiScaleStructuralSimilarityIndexMeasure(
+    _Mergeable, peer.MultiScaleStructuralSimilarityIndexMeasure
+):
     """Multi-scale structural similarity over batches and processes, as torchmetrics' class.
 
     States are those of `StructuralSimilarityIndexMeasure`.

@@ -2,6 +2,9 @@
 """ConvLSTM with the signature, the state dict and the numbers of ndrplz/ConvLSTM_pytorch.
 
 What that raises NotImplementedError for works here: an initial state.
+
+The original is a file that people copy into their projects, not a library with releases: there is
+nothing that `sosie.patch` could check, so it does not replace it. Import this in its place.
 """
 
 from __future__ import annotations

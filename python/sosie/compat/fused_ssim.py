@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """fused-ssim: ``fused_ssim``, ``fused_ssim3d`` and ``FusedSSIMMap``, for training with splats.
 
-The original is CUDA code that is compiled on installation; this is for tensors on the CPU. gsplat
-and others import ``fused_ssim`` by name: where it is not installed, ``sosie.patch("fused_ssim")``
-puts this module in its place.
+The original is CUDA code that is compiled on installation; this computes wherever `sosie.ssim` does.
+gsplat and others import ``fused_ssim`` by name: where it is not installed,
+``sosie.patch("fused_ssim")`` puts this module in its place, and so does a file ``fused_ssim.py`` on
+the path with the line ``from sosie.compat.fused_ssim import *``.
 
 The window is the 11 x 11 Gaussian of standard deviation 1.5, the data range is 1, variances are at
 least 0 and values lie in [-1, 1], as in the original from 2026 on. Only the first image gets a
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sosie.compat._planes import check_tensors, convention, similarity_map, values
+from sosie.compat._planes import convention, similarity_map, values
+from sosie.compat._tensors import check_tensors
 
 __all__ = ["FusedSSIMMap", "allowed_padding", "fused_ssim", "fused_ssim3d"]
 

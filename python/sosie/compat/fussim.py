@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fussim 0.3: ``fused_ssim`` with three window sizes, and pytorch-msssim's ``ssim`` and ``SSIM``.
 
-The original needs a GPU; this is for tensors on the CPU. The windows of 11 pixels agree. For those
+The original needs a GPU; this computes wherever `sosie.ssim` does. The windows of 11 pixels agree. For those
 of 7 and 9 pixels, fussim 0.3.15 has wrong weights: of 7 pixels they are those of the standard
 deviation 1.0, of 9 pixels they sum to 0.54 instead of 1. The numbers here are those of the Gaussian
 of standard deviation 1.5 that it says it has.
@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sosie.compat._planes import check_tensors, convention, similarity_map, values
+from sosie.compat._planes import convention, similarity_map, values
+from sosie.compat._tensors import check_tensors
 
 __all__ = ["SSIM", "SUPPORTED_WINDOW_SIZES", "FusedSSIMMap", "fused_ssim", "ssim"]
 

@@ -13,7 +13,6 @@ rounding, the original clamps it.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sosie.compat._coverage import NotCovered
-from sosie.compat._planes import check_tensors, constants, convention, similarity_map, values
+from sosie.compat._coverage import NotCovered, error_of
+from sosie.compat._planes import convention, similarity_map, values
+from sosie.compat._tensors import check_tensors, constants
 from sosie.spec import MAX_WINDOW_SIZE
 
 __all__ = [
@@ -103,13 +103,7 @@ def ssim(
     >>> quality.shape, round(float(quality.mean()), 4)
     (torch.Size([1, 3, 32, 32]), 0.1939)
     """
-    _check_tensors(img1, img2)
-    _check_range(max_val)
-    if img1.ndim != 4 or img2.ndim != 4 or img1.shape != img2.shape:
-        raise ValueError(
-            "expected images of equal shape (N, C, H, W), "
-            f"got {tuple(img1.shape)} and {tuple(img2.shape)}"
-        )
+    _check_images(img1, img2, max_val)
     return _map(img1, img2, window_size, max_val, eps, padding)
 
 
@@ -134,8 +128,7 @@ def ssim3d(
     >>> ssim3d(volume, volume, window_size=5, padding="valid").shape
     torch.Size([1, 1, 4, 5, 6])
     """
-    _check_volumes(img1, img2)
-    _check_range(max_val)
+    _check_volumes(img1, img2, max_val)
     return _map(img1, img2, window_size, max_val, eps, padding)
 
 
@@ -177,13 +170,7 @@ def ssim_loss(
     >>> round(float(ssim_loss(image, 1 - image, window_size=11)), 4)
     0.4031
     """
-    _check_tensors(img1, img2)
-    _check_range(max_val)
-    if img1.ndim != 4 or img2.ndim != 4 or img1.shape != img2.shape:
-        raise ValueError(
-            "expected images of equal shape (N, C, H, W), "
-            f"got {tuple(img1.shape)} and {tuple(img2.shape)}"
-        )
+    _check_images(img1, img2, max_val)
     return _loss(img1, img2, window_size, max_val, eps, reduction, padding)
 
 
@@ -200,8 +187,7 @@ def ssim3d_loss(
 
     Parameters, results and errors are those of `ssim_loss` and `ssim3d`.
     """
-    _check_volumes(img1, img2)
-    _check_range(max_val)
+    _check_volumes(img1, img2, max_val)
     return _loss(img1, img2, window_size, max_val, eps, reduction, padding)
 
 
@@ -356,7 +342,7 @@ class MS_SSIMLoss(nn.Module):
             )
         batches = {img1.shape[0], img2.shape[0]} - {1}
         if img1.shape[1:] != img2.shape[1:] or len(batches) > 1:
-            raise _kornia_error("ShapeError")(
+            raise _error("ShapeError")(
                 "expected images of equal shape, but for a batch of 1, "
                 f"got {tuple(img1.shape)} and {tuple(img2.shape)}"
             )
@@ -477,9 +463,7 @@ def _gaussian(size: int, sigma: float) -> tuple[float, ...]:
 def _convention(window_size: int, eps: float, padding: str) -> str:
     name = str(padding).lower()
     if name not in ("same", "valid"):
-        raise _kornia_error("BaseError")(
-            f"expected padding out of 'same', 'valid', got {padding!r}"
-        )
+        raise _error("BaseError")(f"expected padding out of 'same', 'valid', got {padding!r}")
     spec = "kornia" if name == "same" else "kornia-valid"
     return convention(spec, window_size=window_size, epsilon=eps)
 
@@ -498,18 +482,29 @@ def _check_range(max_val: float) -> None:
         raise TypeError(f"expected max_val to be a float, got {max_val!r}")
 
 
-def _check_volumes(img1: Tensor, img2: Tensor) -> None:
+def _check_images(img1: Tensor, img2: Tensor, max_val: float) -> None:
+    _check_tensors(img1, img2)
+    _check_range(max_val)
+    if img1.ndim != 4 or img1.shape != img2.shape:
+        raise ValueError(
+            "expected images of equal shape (N, C, H, W), "
+            f"got {tuple(img1.shape)} and {tuple(img2.shape)}"
+        )
+
+
+def _check_volumes(img1: Tensor, img2: Tensor, max_val: float) -> None:
     for image in (img1, img2):
         if not isinstance(image, Tensor):
-            raise _kornia_error("TypeCheckError")(f"expected tensors, got {type(image)}")
+            raise _error("TypeCheckError", TypeError)(f"expected tensors, got {type(image)}")
         if image.ndim != 5:
-            raise _kornia_error("ShapeError")(
+            raise _error("ShapeError")(
                 f"expected volumes of shape (N, C, D, H, W), got {tuple(image.shape)}"
             )
     if img1.shape != img2.shape:
-        raise _kornia_error("BaseError")(
+        raise _error("BaseError")(
             f"expected volumes of equal shape, got {tuple(img1.shape)} and {tuple(img2.shape)}"
         )
+    _check_range(max_val)
 
 
 def _promoted(img1: Tensor, img2: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
@@ -525,10 +520,5 @@ def _promoted(img1: Tensor, img2: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
     return img1, img2, dtype
 
 
-def _kornia_error(name: str) -> type[Exception]:
-    """The original's exception; where it is not installed, the built-in one that it extends."""
-    try:
-        error: type[Exception] = getattr(importlib.import_module("kornia.core.exceptions"), name)
-    except ImportError:
-        return TypeError if name == "TypeCheckError" else ValueError
-    return error
+def _error(name: str, otherwise: type[Exception] = ValueError) -> type[Exception]:
+    return error_of("kornia.core.exceptions", name, otherwise)

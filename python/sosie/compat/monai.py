@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from sosie.compat._coverage import NotCovered
-from sosie.compat._planes import check_tensors, convention, similarity_map, values
+from sosie.compat._planes import convention, per_axis, similarity_map, values
+from sosie.compat._tensors import check_tensors
 
 __all__ = ["SSIMLoss", "compute_ssim_and_cs"]
 
@@ -138,8 +139,8 @@ class SSIMLoss(_Loss):
         self.spatial_dims = spatial_dims
         self.data_range = data_range
         self.kernel_type = kernel_type
-        self.kernel_size = _per_axis(win_size, spatial_dims)
-        self.kernel_sigma = _per_axis(kernel_sigma, spatial_dims)
+        self.kernel_size = per_axis(win_size, spatial_dims)
+        self.kernel_sigma = per_axis(kernel_sigma, spatial_dims)
         self.k1 = k1
         self.k2 = k2
 
@@ -198,7 +199,3 @@ def _singles(y_pred: Tensor, y: Tensor, spatial_dims: int) -> tuple[Tensor, Tens
 def _plain(image: Tensor) -> Tensor:
     """The tensor without MONAI's metadata, which the original drops too."""
     return image if type(image) is Tensor else image.as_subclass(Tensor)
-
-
-def _per_axis(value: Any, axes: int) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, Sequence) else (value,) * axes

@@ -20,14 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.loss import _Loss
 
 from sosie.compat._coverage import NotCovered
-from sosie.compat._planes import (
-    check_tensors,
-    constants,
-    convention,
-    downsampled,
-    multi_scale,
-    values,
-)
+from sosie.compat._planes import convention, downsampled, multi_scale, values
+from sosie.compat._tensors import check_tensors, constants
 from sosie.spec import WANG2003_WEIGHTS
 
 __all__ = ["MultiScaleSSIMLoss", "SSIMLoss", "multi_scale_ssim", "ssim"]

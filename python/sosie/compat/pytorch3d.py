@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sosie.compat._coverage import NotCovered, refused_is_not_covered
-from sosie.compat._planes import check_tensors
+from sosie.compat._tensors import check_tensors
 from sosie.distance import knn
 
 __all__ = ["knn_gather", "knn_points"]
@@ -103,7 +103,7 @@ def knn_points(
         raise ValueError(f"expected norm out of 1, 2, got {norm!r}")
     if norm == 1:
         raise NotCovered("sosie computes the norm 2")
-    check_tensors(p1, p2)
+    check_tensors(p1, p2, kernel="knn_forward")
     counts1, counts2 = _counts(lengths1, p1), _counts(lengths2, p2)
     clouds = [
         _neighbours(a[:count1], b[:count2], K, p1.shape[1])

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from sosie.compat._coverage import NotCovered
-from sosie.compat._planes import check_tensors, constants, convention, multi_scale, values
+from sosie.compat._planes import convention, multi_scale, values
+from sosie.compat._tensors import check_tensors, constants
 from sosie.spec import WANG2003_WEIGHTS
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]

@@ -37,6 +37,9 @@ SEAMS = {
     "sklearn.metrics._pairwise_distances_reduction._dispatcher:ArgKmin.compute": "_arg_k_min",
 }
 
+#: What they are called there, and here.
+_METRICS = {"euclidean": "euclidean", "l2": "euclidean", "sqeuclidean": "sqeuclidean"}
+
 
 @falling_back(_PAIRWISE)
 def euclidean_distances(
@@ -207,6 +210,28 @@ class ArgKmin:
     """Nearest neighbours, as scikit-learn's internal class of this name finds them."""
 
     @staticmethod
+    def valid_metrics() -> list[str]:
+        """Names of the metrics that `compute` knows."""
+        return sorted(_METRICS)
+
+    @staticmethod
+    def is_usable_for(X: Any, Y: Any, metric: Any) -> bool:
+        """Whether `compute` computes for these: dense arrays of one dtype, and a metric it knows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sosie.compat.sklearn import ArgKmin
+        >>> ArgKmin.is_usable_for(np.eye(3), np.eye(3), "manhattan")
+        False
+        """
+        try:
+            _check_dense(X, Y)
+        except NotCovered:
+            return False
+        return isinstance(metric, str) and metric in _METRICS
+
+    @staticmethod
     def compute(
         X: NDArray[Any],
         Y: NDArray[Any],
@@ -293,8 +318,7 @@ def _arg_k_min(
     return_distance: bool = False,
 ) -> Any:
     """Indices, or distances and indices, of the nearest rows."""
-    names = {"euclidean": "euclidean", "l2": "euclidean", "sqeuclidean": "sqeuclidean"}
-    name = names.get(metric) if isinstance(metric, str) else None
+    name = _METRICS.get(metric) if isinstance(metric, str) else None
     if name is None or set(metric_kwargs or ()) - {"X_norm_squared", "Y_norm_squared"}:
         raise NotCovered(
             f"sosie computes Euclidean distances here, got {metric!r} with {metric_kwargs}"

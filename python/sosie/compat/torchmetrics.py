@@ -7,8 +7,7 @@ the original's.
 
 Covered of SSIM are images and volumes with windows up to 33 pixels; of volumes, windows of one size
 for all axes. A data range taken from the images (``data_range=None``) is covered where no gradient
-is recorded: the range would have one too. Of the pairwise functions, Euclidean distance, cosine
-similarity and Minkowski distance of exponent 2.
+is recorded: the range would have one too. Pairwise functions are covered for floating-point rows.
 
 Numbers are those from 1.4.2 on, which averages the whole map. Two things differ on purpose: equal
 rows are 0 apart with gradient 0, where the original's root may be NaN and its gradient is; and half
@@ -28,15 +27,23 @@ from torch.nn import functional as F
 
 from sosie.compat._coverage import NotCovered, refused_is_not_covered
 from sosie.compat._planes import (
-    check_tensors,
     combined,
-    constants,
     convention,
     multi_scale,
+    per_axis,
     similarity_map,
     values,
 )
-from sosie.distance import cdist
+from sosie.compat._tensors import check_tensors, constants
+from sosie.compat._torchmetrics_pairwise import (
+    _pairwise_euclidean_distance_update,  # noqa: F401 - named in SEAMS
+    _pairwise_minkowski_distance_update,  # noqa: F401 - named in SEAMS
+    pairwise_cosine_similarity,
+    pairwise_euclidean_distance,
+    pairwise_linear_similarity,
+    pairwise_manhattan_distance,
+    pairwise_minkowski_distance,
+)
 from sosie.spec import WANG2003_WEIGHTS
 from sosie.ssd import weighted_ssd
 
@@ -54,6 +61,8 @@ __all__ = [
     "multiscale_structural_similarity_index_measure",
     "pairwise_cosine_similarity",
     "pairwise_euclidean_distance",
+    "pairwise_linear_similarity",
+    "pairwise_manhattan_distance",
     "pairwise_minkowski_distance",
     "peak_signal_noise_ratio",
     "structural_similarity_index_measure",
@@ -253,7 +262,7 @@ def _ssim_update(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Values of the images ``(N,)``, and the map or their contrast-structure if wanted."""
     axes = preds.ndim - 2
-    sizes, sigmas = _per_axis(kernel_size, axes), _per_axis(sigma, axes)
+    sizes, sigmas = per_axis(kernel_size, axes), per_axis(sigma, axes)
     _check_window(sizes, sigmas, axes)
     if return_full_image and return_contrast_sensitivity:
         raise ValueError("expected return_full_image or return_contrast_sensitivity, got both")
@@ -285,7 +294,7 @@ def _multiscale_ssim_update(
 ) -> Tensor:
     """Multi-scale values of the images ``(N,)``."""
     axes = preds.ndim - 2
-    sizes, sigmas = _per_axis(kernel_size, axes), _per_axis(sigma, axes)
+    sizes, sigmas = per_axis(kernel_size, axes), per_axis(sigma, axes)
     _check_extent(preds, sizes, len(betas))
     _check_window(sizes, sigmas, axes)
     check_tensors(preds, target)
@@ -314,10 +323,6 @@ def _with_range_per_scale(
             means.append(values(x, y, cropped, limits, "cs"))
             preds, target = pool(preds, 2), pool(target, 2)
     return combined(means, spec)
-
-
-def _per_axis(value: Any, axes: int) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, Sequence) else (value,) * axes
 
 
 def _check_window(sizes: tuple[int, ...], sigmas: tuple[float, ...], axes: int) -> None:
@@ -456,7 +461,7 @@ def _psnr_update(
     preds, target = (
         image if image.is_floating_point() else image.to(torch.float32) for image in (preds, target)
     )
-    check_tensors(preds, target)
+    check_tensors(preds, target, kernel="ssd_forward")
     axes = (dim,) if isinstance(dim, int) else tuple(dim or range(preds.ndim))
     with refused_is_not_covered():
         squares = _squares(preds, target, tuple(axis % preds.ndim for axis in axes))
@@ -478,146 +483,3 @@ def _squares(x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
     x, y = (image.reshape(image.shape[0], 1, 1, -1) for image in (x, y))
     sums: Tensor = weighted_ssd(x, y, reduction="none")
     return sums.reshape(shape)
-
-
-# --- Pairwise distances ---------------------------------------------------------------------------
-
-
-def pairwise_euclidean_distance(
-    x: Tensor,
-    y: Tensor | None = None,
-    reduction: str | None = None,
-    zero_diagonal: bool | None = None,
-) -> Tensor:
-    """Euclidean distances of all rows, as ``torchmetrics.functional.pairwise`` has them.
-
-    The original takes the root of squares that may be negative, hence NaN, for equal rows; they are
-    0 apart here.
-
-    Parameters
-    ----------
-    x : Tensor, shape (N, D)
-    y : Tensor, shape (M, D), optional
-        By default the rows of x.
-    reduction : {"mean", "sum", "none", None}
-        Of every row of distances.
-    zero_diagonal : bool, optional
-        Whether the diagonal is 0; by default where there is no y.
-
-    Returns
-    -------
-    Tensor, shape (N, M) or (N,)
-        In the dtype of x; float32 for integers.
-
-    Raises
-    ------
-    ValueError
-        Shapes do not fit, or the reduction is unknown.
-    NotCovered
-        Dtypes or devices that sosie does not compute.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sosie.compat.torchmetrics import pairwise_euclidean_distance
-    >>> pairwise_euclidean_distance(torch.tensor([[2.0, 3.0], [5.0, 7.0]]))
-    tensor([[0., 5.],
-            [5., 0.]])
-    """
-    return _per_row(_pairwise_euclidean_distance_update(x, y, zero_diagonal), reduction)
-
-
-def pairwise_cosine_similarity(
-    x: Tensor,
-    y: Tensor | None = None,
-    reduction: str | None = None,
-    zero_diagonal: bool | None = None,
-) -> Tensor:
-    """Cosine similarities of all rows, as ``torchmetrics.functional.pairwise`` has them.
-
-    A matrix product, as there: sosie has nothing faster.
-
-    Parameters, results and errors are those of `pairwise_euclidean_distance`. A row of zeros has no
-    angle: NaN, as there.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sosie.compat.torchmetrics import pairwise_cosine_similarity
-    >>> pairwise_cosine_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
-    tensor([[0.6000]])
-    """
-    if not x.is_floating_point():
-        raise NotCovered(f"sosie computes floating-point vectors here, got {x.dtype}")
-    x, y, zero_diagonal, dtype = _pairs(x, y, zero_diagonal)
-    directions = (rows / rows.norm(dim=1, keepdim=True) for rows in (x, y))
-    first, second = (rows.to(torch.promote_types(dtype, torch.float32)) for rows in directions)
-    similarities = (first @ second.T).to(dtype)
-    return _per_row(_off_diagonal(similarities) if zero_diagonal else similarities, reduction)
-
-
-def pairwise_minkowski_distance(
-    x: Tensor,
-    y: Tensor | None = None,
-    exponent: float = 2,
-    reduction: str | None = None,
-    zero_diagonal: bool | None = None,
-) -> Tensor:
-    """Minkowski distances of all rows, for the exponent 2; see `pairwise_euclidean_distance`.
-
-    Other exponents are not covered.
-    """
-    distances = _pairwise_minkowski_distance_update(x, y, exponent, zero_diagonal)
-    return _per_row(distances, reduction)
-
-
-def _pairwise_euclidean_distance_update(
-    x: Tensor, y: Tensor | None = None, zero_diagonal: bool | None = None
-) -> Tensor:
-    x, y, zero_diagonal, dtype = _pairs(x, y, zero_diagonal)
-    with refused_is_not_covered():
-        distances: Tensor = cdist(x, y).to(dtype)
-    return _off_diagonal(distances) if zero_diagonal else distances
-
-
-def _pairwise_minkowski_distance_update(
-    x: Tensor, y: Tensor | None = None, exponent: float = 2, zero_diagonal: bool | None = None
-) -> Tensor:
-    if exponent != 2:
-        raise NotCovered(f"sosie computes Minkowski distances of exponent 2, got {exponent!r}")
-    if not x.is_floating_point():
-        raise NotCovered("sosie rounds no distances to integers, as are these in the original")
-    return _pairwise_euclidean_distance_update(x, y, zero_diagonal)
-
-
-def _pairs(
-    x: Tensor, y: Tensor | None, zero_diagonal: bool | None
-) -> tuple[Tensor, Tensor, bool, torch.dtype]:
-    """Both sets, whether the diagonal is 0, and the dtype of the result."""
-    if x.ndim != 2:
-        raise ValueError(f"expected x of shape (N, D), got {tuple(x.shape)}")
-    if y is not None and (y.ndim != 2 or y.shape[1] != x.shape[1]):
-        raise ValueError(f"expected y of shape (M, {x.shape[1]}), got {tuple(y.shape)}")
-    if zero_diagonal is None:
-        zero_diagonal = y is None
-    y = x if y is None else y
-    dtype = x.dtype
-    if not x.is_floating_point() and not y.is_floating_point():
-        x, y, dtype = x.to(torch.float64), y.to(torch.float64), torch.float32
-    check_tensors(x, y)
-    return x, y, zero_diagonal, dtype
-
-
-def _off_diagonal(matrix: Tensor) -> Tensor:
-    """The matrix with a diagonal of 0."""
-    return matrix.masked_fill(torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device), 0)
-
-
-def _per_row(matrix: Tensor, reduction: str | None) -> Tensor:
-    if reduction not in ("mean", "sum", "none", None):
-        raise ValueError(
-            f"expected reduction out of 'mean', 'sum', 'none', None, got {reduction!r}"
-        )
-    if reduction == "mean":
-        return matrix.mean(dim=-1)
-    return matrix.sum(dim=-1) if reduction == "sum" else matrix

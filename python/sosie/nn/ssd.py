@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sosie.images import check_pair
+from sosie.nn._autocast import of_one_dtype
 from sosie.ssd import broadcastable_weight, check_elements, weighted_ssd
 from sosie.torch import ssd as operators
 
@@ -99,9 +100,7 @@ def _loss(
     x: Tensor, y: Tensor, weight: Tensor | float | None, mean: bool, allow_negative: bool
 ) -> Tensor:
     """The fused loss. Compilers do not trace this function but call it while they trace."""
-    if x.dtype != y.dtype and torch.is_autocast_enabled(x.device.type):
-        dtype = torch.promote_types(x.dtype, y.dtype)
-        x, y = x.to(dtype), y.to(dtype)
+    x, y = of_one_dtype(x, y)
     check_pair(x, y)
     check_elements(x)
     return operators.loss(x, y, broadcastable_weight(weight, x), mean, allow_negative)
