@@ -17,14 +17,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sosie.zoo.files import read_tensors
 from sosie.zoo.model import Classifier
 from sosie.zoo.registry import create_model
 
@@ -139,21 +137,13 @@ class _Network(FeatureSpace):
         return torch.cat([self._model.features(batch) for batch in batches]).numpy()
 
 
-#: Name to model, stem of the files in `pretrained`, and checksum of the weights.
-_NETWORKS = {
-    "lenet-fashion-v1": (
-        "features_lenet",
-        "features_lenet-fashion-v1",
-        "e94b3f8e7aea6e1302bf02643d344ee2d8e4b5cbfd3ea7dd443712c4dbfa6160",
-    ),
-}
+#: Name of a space to its model, and to the name of the weights.
+_NETWORKS = {"lenet-fashion-v1": ("features_lenet", "fashion-v1")}
 
 
 @cache
 def _network(name: str) -> Classifier:
-    model_name, stem, checksum = _NETWORKS[name]
-    path = Path(__file__).with_name("pretrained") / f"{stem}.safetensors"
-    model: Any = create_model(model_name, weights=path)
-    model.load_state_dict(read_tensors(path, checksum))
-    network: Classifier = model
-    return network
+    model, weights = _NETWORKS[name]
+    network: Any = create_model(model, weights=weights)
+    classifier: Classifier = network
+    return classifier
