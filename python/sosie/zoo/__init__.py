@@ -5,10 +5,10 @@
 >>> list_models("repair_*")
 ['repair_cnn', 'repair_rcnn', 'repair_unet']
 
-`registry` knows models by name, and one file each holds them. `degradations` damages images,
-`data` finds some, `training` trains, `losses`, `gan_losses` and `densities` are what is lowered.
-`demonstration` is what ``sosie demo`` shows. torch is imported when one of the names here is first
-asked for.
+`registry` knows models by name, and one file each holds them. `inference` puts them to work:
+`generate_images`, `repair_image`, `export_model`. `degradations` damages images, `data` finds some,
+`training` trains, `losses`, `gan_losses` and `densities` are what is lowered. `demonstration` is
+what ``sosie demo`` shows. torch is imported when one of the names here is first asked for.
 """
 
 from __future__ import annotations
@@ -17,14 +17,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sosie.zoo.inference.export import export_model
+    from sosie.zoo.inference.generation import generate_images, interpolate_images
+    from sosie.zoo.inference.repair import repair_image
     from sosie.zoo.registry import create_model, list_models, register_model, save_model
 
-__all__ = ["create_model", "list_models", "register_model", "save_model"]
+__all__ = [
+    "create_model",
+    "export_model",
+    "generate_images",
+    "interpolate_images",
+    "list_models",
+    "register_model",
+    "repair_image",
+    "save_model",
+]
+
+#: Where names are that are not in `registry`.
+_MODULES = {
+    "export_model": "inference.export",
+    "generate_images": "inference.generation",
+    "interpolate_images": "inference.generation",
+    "repair_image": "inference.repair",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("sosie.zoo.registry"), name)
+        module = _MODULES.get(name, "registry")
+        return getattr(importlib.import_module(f"sosie.zoo.{module}"), name)
     raise AttributeError(f"module 'sosie.zoo' has no attribute {name!r}")
 
 
