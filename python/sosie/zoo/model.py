@@ -83,6 +83,19 @@ class RepairModel(Model, ABC):
             Not clipped.
         """
 
+    @property
+    def reach(self) -> int | None:
+        """How many pixels away the farthest damaged pixel lies that a repaired one depends on.
+
+        None where that is not known.
+        """
+        return None
+
+    @property
+    def alignment(self) -> int:
+        """Images that are shifted by multiples of this many pixels are repaired alike."""
+        return 1
+
     def stages(self, damaged: Tensor, known: Tensor | None = None) -> list[Tensor]:
         """Every estimate on the way, the last one being the result; each is trained."""
         return [self(damaged, known)]

@@ -91,6 +91,11 @@ class RepairCNN(RepairModel):
         nn.init.normal_(last.weight, std=1e-3)  # type: ignore[arg-type]
         self.model = nn.Sequential(*layers)
 
+    @property
+    def reach(self) -> int:
+        """See :attr:`RepairModel.reach`: a pixel for each convolution."""
+        return int(self.config.depth)
+
     def training_defaults(self) -> dict[str, Any]:
         """See :meth:`Model.training_defaults`."""
         return {

@@ -81,6 +81,12 @@ class RepairRCNN(RepairModel):
         # Untrained, it changes images little.
         nn.init.normal_(self.leave.weight, std=1e-3)
 
+    @property
+    def reach(self) -> int:
+        """See :attr:`RepairModel.reach`: a pixel for each convolution on the longest way."""
+        # In a stage: entering, memory, two in each block, leaving.
+        return int(self.config.stages * (3 + 2 * self.config.blocks))
+
     def training_defaults(self) -> dict[str, Any]:
         """See :meth:`Model.training_defaults`."""
         return {"degradation": "gaussian_noise:0.1", "loss": "ssim", "clip": 1.0}
