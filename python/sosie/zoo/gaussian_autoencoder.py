@@ -48,6 +48,11 @@ class GaussianAutoencoder(Autoencoder):
             What the model is trained on is no likelihood.
         """
 
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether what the model is trained on is a likelihood."""
+        return True
+
     def reconstruction_error(self, codes: Tensor, images: Tensor) -> Tensor:
         """What is lowered beside the divergence, the mean over the batch."""
         return self.nll(codes, images).mean()

@@ -103,6 +103,11 @@ class ConvolutionalVAE(GaussianAutoencoder):
         """See :meth:`Model.training_defaults`."""
         return {"batch": 64, "learning_rate": 1e-3}
 
+    @property
+    def has_likelihood(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_likelihood`."""
+        return self.config.reconstruction in ("bce", "mse")
+
     def nll(self, codes: Tensor, images: Tensor) -> Tensor:
         """See :meth:`GaussianAutoencoder.nll`."""
         kind = self.config.reconstruction

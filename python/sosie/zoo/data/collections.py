@@ -275,7 +275,7 @@ class _Files(Sequence[Pixels]):
         if isinstance(index, slice):
             return self.chosen(list(range(len(self)))[index])
         path = self._paths[index]
-        return self._kept[path] if path in self._kept else _read_8_bit(path)
+        return self._kept[path] if path in self._kept else read_8_bit(path)
 
 
 def _open_folder(folder: Path) -> ImageCollection:
@@ -285,7 +285,7 @@ def _open_folder(folder: Path) -> ImageCollection:
             continue
         name = str(path.relative_to(folder))
         try:
-            pixels = _read_8_bit(path)
+            pixels = read_8_bit(path)
         except UnreadableImageError as error:
             skipped.append(Skipped(name, str(error)))
             continue
@@ -305,7 +305,7 @@ def _open_folder(folder: Path) -> ImageCollection:
     return ImageCollection(files.chosen(others), files.chosen(held_out), skipped=skipped)
 
 
-def _read_8_bit(path: Path) -> Pixels:
+def read_8_bit(path: Path) -> Pixels:
     """(H, W, C) with C = 1 or 3: 16-bit samples rounded to 8, alpha left out."""
     picture = read_picture(path)
     pixels = picture.pixels
