@@ -177,7 +177,8 @@ def denoising(damaged: Image, known: Mask) -> Image:
     smoothed = denoise_nl_means(
         damaged, patch_size=5, patch_distance=6, h=0.6 * sigma, sigma=sigma, channel_axis=-1
     )
-    return np.asarray(smoothed, dtype=np.float32)
+    # Of gray images it drops the axis.
+    return np.asarray(smoothed, dtype=np.float32).reshape(damaged.shape)
 
 
 def noise_deviation(image: Image) -> float:

@@ -106,7 +106,10 @@ def read_named(path: str) -> Pixels:
 def read_mask(path: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Where a mask file says that pixels are missing, shape (H, W)."""
     pixels = read_picture(path).pixels
-    return pixels.reshape(*pixels.shape[:2], -1).max(axis=2) > 0
+    is_missing: np.ndarray[Any, np.dtype[np.bool_]] = (
+        pixels.reshape(*pixels.shape[:2], -1).max(axis=2) > 0
+    )
+    return is_missing
 
 
 @lru_cache(maxsize=1)

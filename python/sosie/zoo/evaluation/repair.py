@@ -276,7 +276,7 @@ def scale_of(row: Row) -> int:
     if not row["damaged"]:
         return 1
     truth, damaged = open_truth(row), read_named(row["damaged"])
-    scale = truth.shape[0] // damaged.shape[0]
+    scale = int(truth.shape[0] // damaged.shape[0])
     _check_sizes(truth, damaged, scale)
     return scale
 
@@ -374,7 +374,7 @@ def _luminance(pixels: Pixels) -> Image:
 
 
 def _to_unit(pixels: Pixels) -> Image:
-    return pixels.astype(np.float32) / 255.0
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 def _rounded(image: Image) -> Pixels:
