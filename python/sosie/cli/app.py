@@ -10,7 +10,10 @@ import typer
 import sosie
 from sosie.cli.compare import compare
 from sosie.cli.demo import demo
+from sosie.cli.export import export
+from sosie.cli.generate import generate
 from sosie.cli.info import info
+from sosie.cli.repair import repair
 from sosie.cli.train import train
 
 __all__ = ["app"]
@@ -42,5 +45,5 @@ def _root(
     """
 
 
-for _command in (compare, demo, info, train):
+for _command in (compare, demo, export, generate, info, repair, train):
     app.command()(_command)

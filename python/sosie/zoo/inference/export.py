@@ -172,9 +172,9 @@ def _part(model: Model, part: str) -> _Part:
 
     if isinstance(model, RepairModel):
         return _repair(model)
-    if part == "discriminator":
-        return _Part(model.discriminator, ("images",), ("scores",), random_images)
-    if part == "generator":
+    if isinstance(model, AdversarialPair):
+        if part == "discriminator":
+            return _Part(model.discriminator, ("images",), ("scores",), random_images)
         return _Part(model.generator, ("codes",), ("images",), random_codes)
     if isinstance(model, DiscreteVAE):
         return _symbols(model, part, random_images)
