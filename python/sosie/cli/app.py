@@ -15,6 +15,7 @@ from sosie.cli.generate import generate
 from sosie.cli.info import info
 from sosie.cli.repair import repair
 from sosie.cli.train import train
+from sosie.cli.weights import weights
 
 __all__ = ["app"]
 
@@ -45,5 +46,5 @@ def _root(
     """
 
 
-for _command in (compare, demo, export, generate, info, repair, train):
+for _command in (compare, demo, export, generate, info, repair, train, weights):
     app.command()(_command)
