@@ -88,7 +88,9 @@ def parts_of(model: Model) -> tuple[str, ...]:
         return ("generator", "discriminator")
     if isinstance(model, Autoencoder):
         return ("decoder", "encoder")
-    return ("repair",)
+    if isinstance(model, RepairModel):
+        return ("repair",)
+    raise ValueError(f"expected a model that generates or repairs images, got {model.name}")
 
 
 def export_model(model: Model, path: str | Path, part: str | None = None) -> Exported:
