@@ -93,8 +93,8 @@ class RepairCNN(RepairModel):
 
     @property
     def reach(self) -> int:
-        """See :attr:`RepairModel.reach`: a pixel for each convolution."""
-        return int(self.config.depth)
+        """See :attr:`RepairModel.reach`: a square of pixels for each convolution."""
+        return self.alignment * (int(self.config.depth) + 1) - 1
 
     def training_defaults(self) -> dict[str, Any]:
         """See :meth:`Model.training_defaults`."""

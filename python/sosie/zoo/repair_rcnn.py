@@ -83,9 +83,10 @@ class RepairRCNN(RepairModel):
 
     @property
     def reach(self) -> int:
-        """See :attr:`RepairModel.reach`: a pixel for each convolution on the longest way."""
+        """See :attr:`RepairModel.reach`: a square of pixels for each convolution on the way."""
         # In a stage: entering, memory, two in each block, leaving.
-        return int(self.config.stages * (3 + 2 * self.config.blocks))
+        convolutions = int(self.config.stages * (3 + 2 * self.config.blocks))
+        return self.alignment * (convolutions + 1) - 1
 
     def training_defaults(self) -> dict[str, Any]:
         """See :meth:`Model.training_defaults`."""

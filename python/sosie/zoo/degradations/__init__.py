@@ -23,6 +23,7 @@ from sosie.zoo.degradations.compression import JPEG, Downsample
 from sosie.zoo.degradations.geometry import ElasticWarp, LensDistortion, Twist
 from sosie.zoo.degradations.missing import MissingBlocks, MissingPixels, MissingStrokes
 from sosie.zoo.degradations.noise import GaussianNoise, PoissonNoise, SaltAndPepperNoise
+from sosie.zoo.degradations.weather import RainStreaks
 
 __all__ = [
     "JPEG",
@@ -38,6 +39,7 @@ __all__ = [
     "MissingStrokes",
     "MotionBlur",
     "PoissonNoise",
+    "RainStreaks",
     "SaltAndPepperNoise",
     "Twist",
     "list_degradations",

@@ -127,9 +127,10 @@ def _parse_one(text: str) -> Degradation:
         raise ValueError(f"expected at most {len(known)} numbers ({names}), got {text!r}")
     values = {}
     for field, number in zip(known, numbers, strict=False):
+        # A default tells whether a number is whole, or means no or yes.
+        kind: Any = type(field.default)
         try:
-            # Defaults tell which numbers are whole, or mean no and yes.
-            values[field.name] = type(field.default)(float(number))
+            values[field.name] = kind(float(number))
         except ValueError:
             raise ValueError(f"expected a number after {name}:, got {number!r}") from None
     degradation: Degradation = cls(**values)
