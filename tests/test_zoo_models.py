@@ -36,6 +36,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "gan_dcgan-lsgan": ("gan_dcgan", {"width": 8, "latent": 16, "loss": "lsgan"}),
     "gan_dcgan-wgan-gp": ("gan_dcgan", {"width": 8, "latent": 16, "loss": "wgan-gp"}),
     "vae_mlp": ("vae_mlp", {"hidden": 64, "latent": 8}),
+    "vae_mlp-iwae": ("vae_mlp", {"hidden": 32, "latent": 8, "layers": 2, "activation": "tanh"}),
     "vae_mlp-gaussian": ("vae_mlp", {"hidden": 64, "latent": 8, "likelihood": "gaussian"}),
     "vae_conv": ("vae_conv", {"width": 8, "latent": 8}),
     "vae_conv-mse": ("vae_conv", {"width": 8, "latent": 8, "reconstruction": "mse"}),
@@ -51,6 +52,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         "repair_cnn",
         {"width": 16, "depth": 4, "channels": 1, "batch_norm": True},
     ),
+    "repair_cnn-folded": (
+        "repair_cnn",
+        {"width": 16, "depth": 4, "channels": 1, "residual": True, "downscale": 2},
+    ),
     "repair_unet": ("repair_unet", {"widths": (8, 12, 16), "keep_known": False}),
     "repair_unet-partial": (
         "repair_unet",
@@ -59,6 +64,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "repair_unet-plain": (
         "repair_unet",
         {"widths": (8, 12, 16), "convolution": "plain", "keep_known": False},
+    ),
+    "repair_rcnn-folded": (
+        "repair_rcnn",
+        {"width": 16, "stages": 2, "blocks": 1, "channels": 1, "downscale": 2},
     ),
     "repair_rcnn": ("repair_rcnn", {"width": 8, "stages": 3, "blocks": 1, "channels": 1}),
 }

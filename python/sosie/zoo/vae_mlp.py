@@ -23,6 +23,7 @@ from sosie.zoo.registry import register_model
 __all__ = ["VAEMLP", "VAEMLPConfig"]
 
 _LIKELIHOODS = ("bernoulli", "gaussian")
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class VAEMLPConfig:
         Channels, height and width.
     hidden, latent : int
         Width of the hidden layers, numbers in a code.
+    layers : int
+        Hidden layers on either side. The networks of Burda, Grosse, Salakhutdinov (ICLR 2016) with
+        one stochastic layer are ``layers=2, hidden=200, latent=50, activation="tanh"``.
+    activation : {"relu", "tanh"}
+        After each of them.
     likelihood : {"bernoulli", "gaussian"}
         Distribution of a pixel, given the code.
     sigma : float
@@ -50,6 +56,8 @@ class VAEMLPConfig:
     image_shape: tuple[int, int, int] = (1, 28, 28)
     hidden: int = 1024
     latent: int = 128
+    layers: int = 1
+    activation: str = "relu"
     likelihood: str = "bernoulli"
     sigma: float = 0.1
     binarise: bool = False
@@ -60,6 +68,12 @@ class VAEMLPConfig:
             raise ValueError(
                 f"expected a likelihood out of {', '.join(_LIKELIHOODS)}, got {self.likelihood!r}"
             )
+        if self.activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"expected an activation out of {', '.join(_ACTIVATIONS)}, got {self.activation!r}"
+            )
+        if self.layers < 1:
+            raise ValueError(f"expected at least 1 layer, got {self.layers}")
 
 
 @register_model("vae_mlp")
@@ -80,13 +94,11 @@ class VAEMLP(Autoencoder):
         pixels = math.prod(config.image_shape)
         self.encoder = nn.Sequential(
             nn.Flatten(1),
-            nn.Linear(pixels, config.hidden),
-            nn.ReLU(),
+            *_hidden_layers(pixels, config),
             nn.Linear(config.hidden, 2 * config.latent),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(config.latent, config.hidden),
-            nn.ReLU(),
+            *_hidden_layers(config.latent, config),
             nn.Linear(config.hidden, pixels),
             nn.Unflatten(1, config.image_shape),
         )
@@ -146,3 +158,10 @@ class VAEMLP(Autoencoder):
         if self.config.likelihood == "bernoulli":
             return bernoulli_nll(logits, images)
         return gaussian_nll(torch.sigmoid(logits), images, self.config.sigma)
+
+
+def _hidden_layers(inputs: int, config: VAEMLPConfig) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width in (inputs, *[config.hidden] * (config.layers - 1)):
+        layers += [nn.Linear(width, config.hidden), _ACTIVATIONS[config.activation]()]
+    return layers
