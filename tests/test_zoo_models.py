@@ -17,7 +17,7 @@ from sosie.zoo import create_model, list_models, register_model, save_model
 from sosie.zoo.data import ImageCollection, open_collection
 from sosie.zoo.evaluation import denoising_psnr
 from sosie.zoo.files import InvalidFileError
-from sosie.zoo.model import AdversarialPair, RepairModel
+from sosie.zoo.model import AdversarialPair, Classifier, RepairModel
 from sosie.zoo.noise import Noise
 from sosie.zoo.repair_cnn import RepairCNNConfig
 from sosie.zoo.repair_unet import MaskedConv2d
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 #: Every model, as small as makes sense; the variants that are other code.
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "features_lenet": ("features_lenet", {"width": 8, "dimensions": 16}),
     "gan_mlp": ("gan_mlp", {"hidden": 64, "latent": 16}),
     "gan_dcgan": ("gan_dcgan", {"width": 8, "latent": 16}),
     "gan_dcgan-hinge": ("gan_dcgan", {"width": 8, "latent": 16, "loss": "hinge"}),
@@ -38,6 +39,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "vae_mlp": ("vae_mlp", {"hidden": 64, "latent": 8}),
     "vae_mlp-iwae": ("vae_mlp", {"hidden": 32, "latent": 8, "layers": 2, "activation": "tanh"}),
     "vae_mlp-gaussian": ("vae_mlp", {"hidden": 64, "latent": 8, "likelihood": "gaussian"}),
+    "vae_mlp-iwae": (
+        "vae_mlp",
+        {"hidden": 64, "latent": 8, "layers": 2, "activation": "tanh", "binarise": True},
+    ),
     "vae_conv": ("vae_conv", {"width": 8, "latent": 8}),
     "vae_conv-mse": ("vae_conv", {"width": 8, "latent": 8, "reconstruction": "mse"}),
     "vae_conv-ssim": ("vae_conv", {"width": 8, "latent": 8, "reconstruction": "ssim"}),
@@ -96,8 +101,8 @@ def arguments(model: Any) -> tuple[torch.Tensor, ...]:
 
 def test_names() -> None:
     assert list_models() == [
-        "gan_dcgan", "gan_mlp", "repair_cnn", "repair_rcnn", "repair_unet", "vae_conv",
-        "vae_discrete", "vae_mlp",
+        "features_lenet", "gan_dcgan", "gan_mlp", "repair_cnn", "repair_rcnn", "repair_unet",
+        "vae_conv", "vae_discrete", "vae_mlp",
     ]  # fmt: skip
     assert list_models("*cnn") == ["repair_cnn", "repair_rcnn"]
     assert {SMALL[case][0] for case in SMALL} == set(list_models())
@@ -177,6 +182,10 @@ def test_images_are_images(case: str) -> None:
         assert images.shape == inputs[0].shape
         assert images.isfinite().all()
         return
+    if isinstance(model, Classifier):
+        assert images.shape == (3, model.config.classes)
+        assert torch.equal(model.classifier(model.features(*inputs)), images)
+        return
     assert images.shape == (3, *model.image_shape)
     samples = model.sample(5, Noise(0))
     for each in (images, samples):
@@ -255,7 +264,14 @@ def test_known_pixels_can_be_kept() -> None:
 @pytest.fixture(scope="module")
 def fashion() -> ImageCollection:
     images = open_collection("fashion-mnist-2000")
-    return ImageCollection(images.training[:600], images.validation[:100])
+    assert images.training_labels is not None
+    assert images.validation_labels is not None
+    return ImageCollection(
+        images.training[:600],
+        images.validation[:100],
+        training_labels=images.training_labels[:600],
+        validation_labels=images.validation_labels[:100],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +289,7 @@ LEARNING = {
     **dict.fromkeys((case for case in SMALL if case.startswith("vae")), 60),
     **dict.fromkeys((case for case in SMALL if case.startswith("repair")), 60),
     "gan_dcgan-wgan-gp": 100,
+    "features_lenet": 60,
 }
 
 
@@ -298,6 +315,8 @@ def test_short_trainings_help(
         assert after["ssim"] > before["ssim"] + 0.005
     if "loss" in after:
         assert after["loss"] < before["loss"] - 0.03 * abs(before["loss"])
+    if "accuracy" in after:
+        assert after["accuracy"] > 0.6  # of ten classes
     if "kernel_distance" in after:
         assert after["kernel_distance"] < 0.9 * before["kernel_distance"]
 
@@ -306,7 +325,7 @@ def measured(model: Any, images: ImageCollection, settings: Settings) -> dict[st
     """What a validation finds; for repair also the loss, on the same 16 crops every time."""
     objective = objective_of(model, settings)
     model.eval()
-    values = objective.judge(images.validation, torch.device("cpu")).measure(model)
+    values = objective.judge(images, torch.device("cpu")).measure(model)
     if isinstance(objective, Repairing):
         sequence = training_sequence(model, images, settings)
         batch = next(iter(DataLoader([sequence[i] for i in range(16)], batch_size=16)))

@@ -10,6 +10,7 @@ import typer
 import sosie
 from sosie.cli.compare import compare
 from sosie.cli.demo import demo
+from sosie.cli.evaluate import evaluate
 from sosie.cli.info import info
 from sosie.cli.train import train
 from sosie.cli.weights import weights
@@ -43,5 +44,5 @@ def _root(
     """
 
 
-for _command in (compare, demo, info, train, weights):
+for _command in (compare, demo, evaluate, info, train, weights):
     app.command()(_command)

@@ -81,6 +81,7 @@ def _photograph(photograph: Photograph) -> dict[str, Any]:
     ]
     return {
         "stem": stem,
+        "title": stem,
         "credit": photograph.credit,
         "width": width,
         "height": height,

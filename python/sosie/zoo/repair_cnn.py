@@ -120,6 +120,16 @@ class RepairCNN(RepairModel):
         nn.init.normal_(leave.weight, std=1e-3)
         self.model = nn.Sequential(*layers)
 
+    @property
+    def reach(self) -> int:
+        """See :attr:`RepairModel.reach`: a square for each convolution."""
+        return int((self.config.depth + 1) * self.config.downscale - 1)
+
+    @property
+    def alignment(self) -> int:
+        """See :attr:`RepairModel.alignment`: the same squares are folded."""
+        return int(self.config.downscale)
+
     def training_defaults(self) -> dict[str, Any]:
         """See :meth:`Model.training_defaults`."""
         return {

@@ -84,6 +84,18 @@ class RepairRCNN(RepairModel):
         # Untrained, it changes images little.
         nn.init.normal_(self.leave.weight, std=1e-3)
 
+    @property
+    def reach(self) -> int:
+        """See :attr:`RepairModel.reach`: a square for each convolution on the longest way."""
+        # In a stage: entering, memory, two in each block, leaving.
+        convolutions = self.config.stages * (3 + 2 * self.config.blocks)
+        return int((convolutions + 1) * self.config.downscale - 1)
+
+    @property
+    def alignment(self) -> int:
+        """See :attr:`RepairModel.alignment`: the same squares are folded."""
+        return int(self.config.downscale)
+
     def training_defaults(self) -> dict[str, Any]:
         """See :meth:`Model.training_defaults`."""
         return {"degradation": "gaussian_noise:0.1", "loss": "ssim", "clip": 1.0}
