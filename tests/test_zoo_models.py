@@ -37,7 +37,6 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "gan_dcgan-lsgan": ("gan_dcgan", {"width": 8, "latent": 16, "loss": "lsgan"}),
     "gan_dcgan-wgan-gp": ("gan_dcgan", {"width": 8, "latent": 16, "loss": "wgan-gp"}),
     "vae_mlp": ("vae_mlp", {"hidden": 64, "latent": 8}),
-    "vae_mlp-iwae": ("vae_mlp", {"hidden": 32, "latent": 8, "layers": 2, "activation": "tanh"}),
     "vae_mlp-gaussian": ("vae_mlp", {"hidden": 64, "latent": 8, "likelihood": "gaussian"}),
     "vae_mlp-iwae": (
         "vae_mlp",
