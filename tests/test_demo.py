@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 import sosie
 from sosie.cli.app import app
 from sosie.zoo import baselines
-from sosie.zoo.data.collections import _halved
 from sosie.zoo.demonstration import (
     JUDGES,
     METHODS,
@@ -31,6 +30,7 @@ from sosie.zoo.demonstration import (
     run,
 )
 from sosie.zoo.photographs import HELD_OUT, TRAINING, load_photograph
+from sosie.zoo.photographs import halved as halved_photograph
 from sosie.zoo.registry import create_model
 from sosie.zoo.repair_unet import normalised_convolution
 from sosie.zoo.training import Trainer
@@ -63,7 +63,7 @@ def test_photographs_are_there_and_none_is_on_both_sides() -> None:
 
 def test_halving_takes_means_of_boxes() -> None:
     photograph = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    halved = _halved(photograph)
+    halved = halved_photograph(photograph)
     assert halved.shape == (2, 2, 3)
     assert halved[1, 1].tolist() == np.rint(photograph[2:4, 2:4].mean((0, 1))).tolist()
 

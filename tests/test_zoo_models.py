@@ -56,6 +56,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         "repair_cnn",
         {"width": 16, "depth": 4, "channels": 1, "batch_norm": True},
     ),
+    "repair_cnn-folded": (
+        "repair_cnn",
+        {"width": 16, "depth": 4, "channels": 1, "residual": True, "downscale": 2},
+    ),
     "repair_unet": ("repair_unet", {"widths": (8, 12, 16), "keep_known": False}),
     "repair_unet-partial": (
         "repair_unet",
@@ -64,6 +68,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "repair_unet-plain": (
         "repair_unet",
         {"widths": (8, 12, 16), "convolution": "plain", "keep_known": False},
+    ),
+    "repair_rcnn-folded": (
+        "repair_rcnn",
+        {"width": 16, "stages": 2, "blocks": 1, "channels": 1, "downscale": 2},
     ),
     "repair_rcnn": ("repair_rcnn", {"width": 8, "stages": 3, "blocks": 1, "channels": 1}),
 }

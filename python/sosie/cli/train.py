@@ -37,7 +37,7 @@ def train(
         str,
         typer.Option(
             help="A folder of images, an idx, npz or npy file, or one of: photographs, "
-            "fashion-mnist, fashion-mnist-2000, digits.  "
+            "free-photographs, fashion-mnist, fashion-mnist-2000, digits.  "
             "[default: photographs to repair, else fashion-mnist-2000]",
             show_default=False,
         ),

@@ -3,6 +3,8 @@
 
 =======================  ========================================================================
 ``photographs``          the photographs inside scikit-image, two of them to judge by
+``free-photographs``     the free ones of these and of Debian's ``lomiri-wallpapers-16.04``; the
+                         same two to judge by
 ``fashion-mnist``        all of Fashion-MNIST, where Debian's ``dataset-fashion-mnist`` puts it
 ``fashion-mnist-2000``   its first 2,000 test images, which come with sosie
 ``digits``               the 1,797 digits of 8 x 8 pixels inside scikit-learn
@@ -30,6 +32,7 @@ import numpy as np
 
 from sosie.comparison.files import UnreadableImageError, is_image_name, read_picture
 from sosie.zoo import photographs
+from sosie.zoo.data import free_photographs
 
 __all__ = ["ImageCollection", "Skipped", "list_collections", "open_collection"]
 
@@ -186,18 +189,19 @@ def open_collection(name: str | Path) -> ImageCollection:
 def _photographs() -> ImageCollection:
     """Photographs and copies of half their size: few images, more scales."""
     whole = [photographs.load_photograph(name) for name in photographs.TRAINING]
-    training = [*whole, *(_halved(photograph) for photograph in whole)]
+    return _weighted([*whole, *(photographs.halved(photograph) for photograph in whole)])
+
+
+def _free_photographs() -> ImageCollection:
+    return _weighted(
+        [image for name in free_photographs.CREDITS for image in free_photographs.load_scaled(name)]
+    )
+
+
+def _weighted(training: list[Pixels]) -> ImageCollection:
     weights = np.array([_weight(photograph) for photograph in training])
     held_out = [photographs.load_photograph(name) for name in photographs.HELD_OUT]
     return ImageCollection(training, held_out, weights / weights.sum())
-
-
-def _halved(photograph: Pixels) -> Pixels:
-    """Mean over boxes of 2 x 2 pixels."""
-    height, width = (size // 2 for size in photograph.shape[:2])
-    boxes = photograph[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
-    halved: Pixels = np.rint(boxes.mean(axis=(1, 3))).astype(np.uint8)
-    return halved
 
 
 def _weight(photograph: Pixels) -> float:
@@ -243,6 +247,7 @@ _NAMED: dict[str, Callable[[], ImageCollection]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
     "fashion-mnist-2000": _fashion_mnist_2000,
+    "free-photographs": _free_photographs,
     "photographs": _photographs,
 }
 
