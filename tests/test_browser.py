@@ -27,6 +27,7 @@ from sosie.zoo import create_model
 from sosie.zoo.data import open_collection
 from sosie.zoo.demonstration import METHODS, PLAIN, SOSIE, Outcome, Photograph, Repair, StepTimes
 from sosie.zoo.demonstration import Settings as DemonstrationSettings
+from sosie.zoo.demonstration_generator import train_generator
 from sosie.zoo.evaluation.cases import find_cases
 from sosie.zoo.evaluation.generation import evaluate_generation
 from sosie.zoo.evaluation.likelihood import evaluate_likelihood
@@ -85,6 +86,7 @@ def demonstration(folder: Path) -> str:
         training_seconds=3.0,
         photographs=photographs,
         times={SOSIE: times, PLAIN: times},
+        generator=train_generator(steps=2, seed=0),
     )
     return demonstration_html(outcome)
 

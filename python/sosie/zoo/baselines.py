@@ -26,8 +26,10 @@ from sosie.zoo.degradations import (
     MissingPixels,
     MissingStrokes,
     PoissonNoise,
+    RainStreaks,
     SaltAndPepperNoise,
 )
+from sosie.zoo.degradations.base import Sometimes
 
 __all__ = ["Classical", "classical_repair", "non_local_means", "normalised_convolution"]
 
@@ -142,13 +144,18 @@ def _against(degradation: Degradation) -> Classical | None:
         case GaussianNoise() | PoissonNoise():
             return _DENOISING
         case SaltAndPepperNoise():
-            return Classical("median of 3 x 3", median)
+            return Classical("median of 3 x 3", partial(median, window=(3, 3)))
         case GaussianBlur(sigma=sigma):
             # Every image's own lies between half of that and all of it.
             name = f"Wiener filter for a sigma of {0.75 * sigma:g}"
             return Classical(name, partial(wiener, sigma=0.75 * sigma))
         case Downsample(scale=scale):
             return Classical("unsharp masking", partial(unsharp_masking, radius=scale / 2))
+        case RainStreaks():
+            # They are narrow, and fall rather than drift.
+            return Classical("median of 5 pixels in a row", partial(median, window=(1, 5)))
+        case Sometimes(step=step):
+            return _against(step)
         case JPEG():
             return Classical("total variation", total_variation)
     return None
@@ -198,12 +205,12 @@ def noise_deviation(image: Image) -> float:
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(differences).mean())
 
 
-def median(damaged: Image, known: Mask) -> Image:
-    """Median of 3 x 3 pixels."""
+def median(damaged: Image, known: Mask, window: tuple[int, int]) -> Image:
+    """Median of the pixels around each one."""
     from scipy.ndimage import median_filter
 
     del known
-    return np.asarray(median_filter(damaged, (3, 3, 1), mode="nearest"), np.float32)
+    return np.asarray(median_filter(damaged, (*window, 1), mode="nearest"), np.float32)
 
 
 def wiener(damaged: Image, known: Mask, sigma: float) -> Image:

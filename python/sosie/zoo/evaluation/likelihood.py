@@ -120,17 +120,9 @@ def evaluate_likelihood(
         Mean.of(-values[_BOUND]),
         Mean.of(-values[_LIKELIHOOD]),
         values,
-        _is_density(model),
+        model.has_density,
         [(row["name"], row[FAILED]) for row in done if row[FAILED] is not None],
     )
-
-
-def _is_density(model: GaussianAutoencoder) -> bool:
-    config = model.config
-    is_bernoulli = getattr(config, "likelihood", "") == "bernoulli" or (
-        getattr(config, "reconstruction", "") == "bce"
-    )
-    return not is_bernoulli or bool(getattr(config, "binarise", False))
 
 
 @torch.inference_mode()
