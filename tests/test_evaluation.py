@@ -309,9 +309,7 @@ def test_likelihood_is_the_models(tmp_path: Path) -> None:
     assert found.nll.mean == pytest.approx(-likelihood.mean())
     assert found.nll.error == pytest.approx(likelihood.std(ddof=1) / math.sqrt(6))
     # The same images, in an other order and company; kept, and found again.
-    again = evaluate_likelihood(
-        model, rows[:3:-1], samples=300, engine=Engine(folder=tmp_path), settings={"model": "small"}
-    )
+    again = evaluate_likelihood(model, rows[:3:-1], samples=300, engine=Engine(folder=tmp_path))
     # Products of matrices of one size, on one thread: equal bits.
     np.testing.assert_array_equal(again.values["log_likelihood"], likelihood[:3:-1])
     gray: Any = create_model("vae_mlp", hidden=8, latent=2)

@@ -165,7 +165,7 @@ def evaluate(
             from sosie.zoo.evaluation.cases import find_cases
             from sosie.zoo.evaluation.repair import evaluate_repair
 
-            if network is not None and not (degradation or damaged):
+            if network is not None and not (degradation or damaged or masks):
                 degradation = _learned(model, weights, network)
             cases = find_cases(
                 data or ("" if truth else "photographs"), truth=truth, damaged=damaged, masks=masks
@@ -187,7 +187,7 @@ def evaluate(
             fail(f"{model} neither repairs nor generates images")
         generated, likelihood = _generated(
             network, data or "fashion-mnist-2000", count, features, neighbours, parzen, samples,
-            seed, worker, (model, weights, config),
+            seed, worker,
         )  # fmt: skip
         subject = _subject(model, network, weights, data or "fashion-mnist-2000", start)
         _write_generation(subject, generated, likelihood, folder, as_json)
@@ -242,13 +242,14 @@ def _protocol(
 
 def _generated(
     network: Model, data: str, count: int, features: str, neighbours: int, parzen: bool,
-    samples: int, seed: int, worker: Engine, settings: tuple[str, str, dict[str, Any]],
+    samples: int, seed: int, worker: Engine,
 ) -> tuple[GenerationEvaluation, LikelihoodEvaluation | None]:  # fmt: skip
     from sosie.zoo.data import open_collection
     from sosie.zoo.evaluation.cases import find_cases
     from sosie.zoo.evaluation.generation import evaluate_generation
     from sosie.zoo.evaluation.likelihood import evaluate_likelihood
     from sosie.zoo.gaussian_autoencoder import GaussianAutoencoder
+    from sosie.zoo.training.autoencoding import evenly_chosen
 
     spaces = [name.strip() for name in features.split(",") if name.strip()] or None
     tasks: dict[str, Any] = {}
@@ -265,16 +266,14 @@ def _generated(
         )  # fmt: skip
     if not isinstance(network, GaussianAutoencoder) or not network.has_likelihood:
         return generated, None
-    cases = find_cases(data)
-    name, weights, config = settings
+    rows = evenly_chosen(find_cases(data).rows, count)
     likelihood = _with_bar(
         "likelihood",
-        len(cases.rows),
+        len(rows),
         lambda done: evaluate_likelihood(
-            network, cases.rows, samples=samples, seed=seed, engine=worker, on_done=done,
-            settings={"model": name, "weights": weights, "config": config},
+            network, rows, samples=samples, seed=seed, engine=worker, on_done=done
         ),
-    )  # fmt: skip
+    )
     return generated, likelihood
 
 

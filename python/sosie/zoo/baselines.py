@@ -101,9 +101,10 @@ def classical_repair(degradation: Degradation | None, *, masked: bool = False) -
     Parameters
     ----------
     degradation : Degradation or None
-        What was done to the images, if that is known. Of several, the last is undone first.
+        What was done to the images, if that is known: otherwise, noise. Of several, the last is
+        undone first.
     masked : bool
-        Without a degradation: whether pixels are missing. The rest is taken for noise.
+        Whether it is known that pixels are missing, whatever else was done.
 
     Returns
     -------
@@ -116,12 +117,13 @@ def classical_repair(degradation: Degradation | None, *, masked: bool = False) -
     >>> classical_repair(parse_degradation("gaussian_noise:0.1,missing_pixels")).name
     'biharmonic inpainting, then non-local means'
     """
-    if degradation is None:
-        steps = ([_INPAINTING] if masked else []) + [_DENOISING]
-    else:
+    steps = [_INPAINTING] if masked else []
+    if degradation is not None:
         done = degradation.steps if isinstance(degradation, Compose) else [degradation]
         found = [_against(step) for step in reversed(done)]
-        steps = [step for step in found if step is not None]
+        steps += [step for step in found if step is not None]
+    elif not masked:
+        steps = [_DENOISING]
     if not steps:
         return None
     if len(steps) == 1:

@@ -22,7 +22,7 @@ from sosie.comparison.parts import FAILED, Row
 from sosie.zoo.baselines import classical_repair
 from sosie.zoo.degradations import Degradation, Downsample, parse_degradation
 from sosie.zoo.evaluation.cases import ASKED, Cases, open_truth, read_mask, read_named
-from sosie.zoo.evaluation.work import Engine, Work, do_work
+from sosie.zoo.evaluation.work import Engine, Work, do_work, identity
 from sosie.zoo.inference.repair import repair_image
 from sosie.zoo.model import RepairModel
 from sosie.zoo.noise import derived_seed
@@ -291,14 +291,10 @@ def _measured(row: Row, protocol: RepairProtocol) -> dict[str, float]:
 
 
 def _settings(protocol: RepairProtocol) -> dict[str, Any]:
-    """As plain data; weights by their content, which a path does not tell."""
-    settings = {**asdict(protocol), "judges": [judge.spec for judge in protocol.judges]}
+    settings = {**asdict(protocol), "conventions": [judge.spec for judge in protocol.judges]}
     if protocol.model:
         model = _model(protocol.model, protocol.weights, repr(protocol.config))
-        total = zlib.crc32(b"")
-        for tensor in model.state_dict().values():
-            total = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), total)
-        settings["weights"] = total
+        settings |= identity(model)
     return settings
 
 
