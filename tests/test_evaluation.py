@@ -223,7 +223,7 @@ def test_pairs_of_files_and_masks(folder: Path, tmp_path: Path) -> None:
         mask.save(masks / f"{path.stem}.bmp")
     (masks / "chelsea.bmp").unlink()
     result = run(
-        "classical", "--truth", folder, "--damaged", folder, "--masks", masks, "--measures", "psnr",
+        "classical", "--truth", folder, "--damaged", folder, "--mask", masks, "--measures", "psnr",
         "--output", tmp_path / "out", "--json",
     )  # fmt: skip
     assert result.exit_code == 1

@@ -370,7 +370,8 @@ def _luminance(pixels: Pixels) -> Image:
 
 
 def _to_unit(pixels: Pixels) -> Image:
-    return pixels.astype(np.float32) / np.float32(255)
+    image: Image = pixels.astype(np.float32) / np.float32(255)
+    return image
 
 
 def _rounded(image: Image) -> Pixels:
