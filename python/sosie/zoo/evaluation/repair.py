@@ -366,7 +366,8 @@ def _luminance(pixels: Pixels) -> Image:
     if pixels.shape[2] == 1:
         return _to_unit(pixels)
     levels = _BLACK + pixels / 255.0 @ _LUMINANCE
-    return (levels / 255.0).astype(np.float32)[..., None]
+    image: Image = (levels / 255.0).astype(np.float32)[..., None]
+    return image
 
 
 def _to_unit(pixels: Pixels) -> Image:
