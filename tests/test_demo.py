@@ -151,18 +151,11 @@ def test_values_are_those_of_the_library(outcome: Outcome) -> None:
 
 
 def test_every_repair_beats_doing_nothing(outcome: Outcome) -> None:
-    for method in METHODS[1:-1]:
+    # Even the network after three steps, since it starts from normalised convolutions.
+    for method in METHODS[1:]:
         assert outcome.mean(method, "psnr") > outcome.mean(METHODS[0], "psnr") + 10
         assert outcome.mean(method, "ssim") > outcome.mean(METHODS[0], "ssim") + 0.3
         assert outcome.mean(method, "mse") < outcome.mean(METHODS[0], "mse") / 10
-
-
-def test_the_network_learns_to_repair() -> None:
-    # What it gets to in 2,000 steps is on the page. In so few it has begun to fill in.
-    settings = Settings(steps=60, crop=32, batch=4, timed_rounds=1, generator_steps=1)
-    longer = run(settings)
-    assert longer.mean(NETWORK, "psnr") > longer.mean(METHODS[0], "psnr") + 4
-    assert longer.losses[-1] < longer.losses[0] / 2
 
 
 def test_training_and_times_are_told(outcome: Outcome) -> None:

@@ -74,6 +74,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"width": 16, "stages": 2, "blocks": 1, "channels": 1, "downscale": 2},
     ),
     "repair_rcnn": ("repair_rcnn", {"width": 8, "stages": 3, "blocks": 1, "channels": 1}),
+    "repair_rcnn-fill": (
+        "repair_rcnn",
+        {"width": 8, "stages": 2, "blocks": 1, "channels": 1, "downscale": 2, "fill": (1.0, 2.0)},
+    ),
 }
 every_model = pytest.mark.parametrize("case", SMALL)
 

@@ -46,7 +46,9 @@ Watcher = Callable[[str, int, int, str], None]
 JUDGES = tuple(MEASURES[name] for name in ("psnr", "ssim", "mse"))
 
 #: A recurrent network that a laptop trains in a minute.
-NETWORK_CONFIG: dict[str, Any] = {"width": 24, "stages": 4, "blocks": 1, "downscale": 2}
+NETWORK_CONFIG: dict[str, Any] = {
+    "width": 16, "stages": 3, "blocks": 1, "downscale": 2, "fill": (1.0, 2.0),
+}  # fmt: skip
 
 #: Settings of the baselines to choose from, by the mean SSIM on parts of training photographs.
 _SIGMAS = (1.0, 1.5, 2.0, 2.5)

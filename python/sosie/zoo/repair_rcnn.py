@@ -11,6 +11,7 @@ several times faster.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from sosie.zoo.folding import fold, unfold
 from sosie.zoo.model import RepairModel
 from sosie.zoo.registry import register_model
 from sosie.zoo.repair_cnn import ResidualBlock
+from sosie.zoo.repair_unet import normalised_convolution
 
 __all__ = ["RepairRCNN", "RepairRCNNConfig"]
 
@@ -43,6 +45,10 @@ class RepairRCNNConfig:
     downscale : int
         Side of the squares of pixels that the network sees as channels, as in
         :class:`sosie.zoo.repair_cnn.RepairCNNConfig`; PReNet has 1.
+    fill : tuple of float
+        Standard deviations, in pixels, of the windows in which known pixels are averaged; the mean
+        of what comes of them is where repair starts. Without, as in PReNet, that is the damaged
+        image, in which missing pixels are black.
     """
 
     channels: int = 3
@@ -50,12 +56,15 @@ class RepairRCNNConfig:
     stages: int = 6
     blocks: int = 5
     downscale: int = 1
+    fill: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.stages < 1:
             raise ValueError(f"expected at least 1 stage, got {self.stages}")
         if self.downscale < 1:
             raise ValueError(f"expected a downscale of 1 or more, got {self.downscale}")
+        if not all(sigma > 0 for sigma in self.fill):
+            raise ValueError(f"expected standard deviations above 0 to fill with, got {self.fill}")
 
 
 @register_model("repair_rcnn")
@@ -89,7 +98,8 @@ class RepairRCNN(RepairModel):
         """See :attr:`RepairModel.reach`: a square for each convolution on the longest way."""
         # In a stage: entering, memory, two in each block, leaving.
         convolutions = self.config.stages * (3 + 2 * self.config.blocks)
-        return int((convolutions + 1) * self.config.downscale - 1)
+        window = math.ceil(3 * max(self.config.fill, default=0.0))
+        return int((convolutions + 1) * self.config.downscale - 1 + window)
 
     @property
     def alignment(self) -> int:
@@ -110,12 +120,15 @@ class RepairRCNN(RepairModel):
             known = torch.ones_like(damaged[:, :1])
         side, size = self.config.downscale, damaged.shape[2:]
         seen = fold(torch.cat([damaged, known], 1), side)
-        estimate, estimates = damaged, []
+        start = damaged
+        if self.config.fill:
+            start = normalised_convolution(damaged, known, self.config.fill).mean(1)
+        estimate, estimates = start, []
         state: tuple[Tensor, Tensor] | None = None
         for _ in range(self.config.stages):
             features = self.enter(torch.cat([seen, fold(estimate, side)], 1))
             state = self.memory(features, state)
             features = self.blocks(features + state[0])
-            estimate = damaged + unfold(self.leave(features), side, *size)
+            estimate = start + unfold(self.leave(features), side, *size)
             estimates.append(estimate)
         return estimates
