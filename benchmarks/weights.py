@@ -28,7 +28,7 @@ from sosie.zoo import Weights, create_model, save_model
 from sosie.zoo.data import centre_crop, open_collection, to_tensor
 from sosie.zoo.data.free_photographs import CREDITS
 from sosie.zoo.degradations import parse_degradation
-from sosie.zoo.evaluation import evaluate_generation
+from sosie.zoo.evaluation.generation import evaluate_generation
 from sosie.zoo.files import digest, write_json
 from sosie.zoo.noise import derived_seed
 from sosie.zoo.weights import DataSource
