@@ -2,7 +2,7 @@
 #
 # Needs Python 3.10 or newer and a C++17 compiler. Everything else is installed into .venv.
 #
-#   make demo     trains a small network on photographs and writes demo/report.html
+#   make demo     trains a repair network and a generator, and writes demo/report.html
 #   make test     every check there is
 #   make bench    measures sosie and its peers on this machine
 #   make peers    other libraries' own tests, with sosie in their place
@@ -116,7 +116,7 @@ test-isas: $(VENV)/.installed-dev
 	done
 
 test-demo: $(VENV)/.installed-dev
-	$(BIN)/sosie demo --output build/demo/report.html --steps 20
+	$(BIN)/sosie demo --output build/demo/report.html --steps 20 --generator-steps 20
 
 # ------------------------------------------------------------- kernels without Python, every which way
 

@@ -74,8 +74,12 @@ def evaluate(
         Path | None, _option("Repair: damaged images, a folder or a pattern; with --truth.")
     ] = None,
     truth: Annotated[Path | None, _option("Repair: what they were.")] = None,
-    masks: Annotated[
-        Path | None, _option("Repair: a mask for each of them; not black is missing.")
+    mask: Annotated[
+        Path | None,
+        _option(
+            "Repair: what is missing, in white: a file for all images, or a folder with a mask of "
+            "the same name for each."
+        ),
     ] = None,
     measures: Annotated[
         str, typer.Option(help="Repair: what is measured; ssim:scikit-image names a convention.")
@@ -165,13 +169,13 @@ def evaluate(
             from sosie.zoo.evaluation.cases import find_cases
             from sosie.zoo.evaluation.repair import evaluate_repair
 
-            if network is not None and not (degradation or damaged):
+            if network is not None and not (degradation or damaged or mask):
                 degradation = _learned(model, weights, network)
             cases = find_cases(
-                data or ("" if truth else "photographs"), truth=truth, damaged=damaged, masks=masks
+                data or ("" if truth else "photographs"), truth=truth, damaged=damaged, masks=mask
             )
             protocol = _protocol(
-                model, weights, config, degradation, cases.rows[0], masks, measures, luminance,
+                model, weights, config, degradation, cases.rows[0], mask, measures, luminance,
                 border, seed,
             )  # fmt: skip
             evaluation = _with_bar(
@@ -187,7 +191,7 @@ def evaluate(
             fail(f"{model} neither repairs nor generates images")
         generated, likelihood = _generated(
             network, data or "fashion-mnist-2000", count, features, neighbours, parzen, samples,
-            seed, worker, (model, weights, config),
+            seed, worker,
         )  # fmt: skip
         subject = _subject(model, network, weights, data or "fashion-mnist-2000", start)
         _write_generation(subject, generated, likelihood, folder, as_json)
@@ -210,7 +214,7 @@ def _learned(name: str, weights: str, network: Model) -> str:
 
 def _protocol(
     model: str, weights: str, config: dict[str, Any], degradation: str, row: dict[str, Any],
-    masks: Path | None, measures: str, luminance: bool | None, border: int | None, seed: int,
+    mask: Path | None, measures: str, luminance: bool | None, border: int | None, seed: int,
 ) -> RepairProtocol:  # fmt: skip
     from sosie.zoo.degradations import Downsample, parse_degradation
     from sosie.zoo.evaluation.repair import RepairProtocol, parse_measures, scale_of
@@ -218,9 +222,9 @@ def _protocol(
     parse_measures(measures)
     if row["damaged"] and degradation:
         raise ValueError("expected damaged images or a degradation, got both")
-    if not (row["damaged"] or degradation or masks):
+    if not (row["damaged"] or degradation or mask):
         raise ValueError(
-            "expected a --degradation, --masks, or --damaged images with their --truth"
+            "expected a --degradation, a --mask, or --damaged images with their --truth"
         )
     damage = parse_degradation(degradation) if degradation else None
     scale = scale_of(row)
@@ -231,7 +235,7 @@ def _protocol(
         weights=weights,
         config=config,
         degradation=degradation,
-        masked=masks is not None,
+        masked=mask is not None,
         scale=scale,
         luminance=scale > 1 if luminance is None else luminance,
         border=(scale if scale > 1 else 0) if border is None else border,
@@ -242,13 +246,14 @@ def _protocol(
 
 def _generated(
     network: Model, data: str, count: int, features: str, neighbours: int, parzen: bool,
-    samples: int, seed: int, worker: Engine, settings: tuple[str, str, dict[str, Any]],
+    samples: int, seed: int, worker: Engine,
 ) -> tuple[GenerationEvaluation, LikelihoodEvaluation | None]:  # fmt: skip
     from sosie.zoo.data import open_collection
     from sosie.zoo.evaluation.cases import find_cases
     from sosie.zoo.evaluation.generation import evaluate_generation
     from sosie.zoo.evaluation.likelihood import evaluate_likelihood
     from sosie.zoo.gaussian_autoencoder import GaussianAutoencoder
+    from sosie.zoo.training.autoencoding import evenly_chosen
 
     spaces = [name.strip() for name in features.split(",") if name.strip()] or None
     tasks: dict[str, Any] = {}
@@ -265,16 +270,14 @@ def _generated(
         )  # fmt: skip
     if not isinstance(network, GaussianAutoencoder) or not network.has_likelihood:
         return generated, None
-    cases = find_cases(data)
-    name, weights, config = settings
+    rows = evenly_chosen(find_cases(data).rows, count)
     likelihood = _with_bar(
         "likelihood",
-        len(cases.rows),
+        len(rows),
         lambda done: evaluate_likelihood(
-            network, cases.rows, samples=samples, seed=seed, engine=worker, on_done=done,
-            settings={"model": name, "weights": weights, "config": config},
+            network, rows, samples=samples, seed=seed, engine=worker, on_done=done
         ),
-    )  # fmt: skip
+    )
     return generated, likelihood
 
 

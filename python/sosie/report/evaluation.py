@@ -34,6 +34,7 @@ __all__ = [
     "Subject",
     "generation_evaluation_html",
     "generation_evaluation_json",
+    "image_grid",
     "repair_evaluation_csv",
     "repair_evaluation_html",
     "repair_evaluation_json",
@@ -335,15 +336,16 @@ def generation_evaluation_html(
             (m for m in evaluation.matches if m.space == best_space and m.images == GENERATED), None
         ),
         grids=[
-            (f"by {subject.name}", _grid(evaluation.samples)),
-            ("real, to judge by", _grid(evaluation.real)),
+            (f"by {subject.name}", image_grid(evaluation.samples)),
+            ("real, to judge by", image_grid(evaluation.real)),
         ],
         plots=plots,
         curves=subject.curves,
     )
 
 
-def _grid(images: Pixels) -> dict[str, Any]:
+def image_grid(images: Pixels) -> dict[str, Any]:
+    """The first images in rows and columns, as an inline picture with its size."""
     rows = min(_ROWS, math.ceil(len(images) / _COLUMNS))
     shown = np.full((rows * _COLUMNS, *images.shape[1:]), 255, np.uint8)
     chosen = images[: len(shown)]

@@ -29,6 +29,8 @@ def training_curves(weights: Path) -> list[Markup]:
     list of Markup
         ``<svg>`` elements; none if there is no ``log.jsonl``.
     """
+    if not weights.exists():  # a name of weights that come with sosie
+        return []
     folder = weights if weights.is_dir() else weights.parent
     log = next((path / "log.jsonl" for path in (folder, folder.parent) if _has_log(path)), None)
     if log is None:

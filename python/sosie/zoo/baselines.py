@@ -26,8 +26,10 @@ from sosie.zoo.degradations import (
     MissingPixels,
     MissingStrokes,
     PoissonNoise,
+    RainStreaks,
     SaltAndPepperNoise,
 )
+from sosie.zoo.degradations.base import Sometimes
 
 __all__ = ["Classical", "classical_repair", "non_local_means", "normalised_convolution"]
 
@@ -99,9 +101,10 @@ def classical_repair(degradation: Degradation | None, *, masked: bool = False) -
     Parameters
     ----------
     degradation : Degradation or None
-        What was done to the images, if that is known. Of several, the last is undone first.
+        What was done to the images, if that is known: otherwise, noise. Of several, the last is
+        undone first.
     masked : bool
-        Without a degradation: whether pixels are missing. The rest is taken for noise.
+        Whether it is known that pixels are missing, whatever else was done.
 
     Returns
     -------
@@ -114,12 +117,13 @@ def classical_repair(degradation: Degradation | None, *, masked: bool = False) -
     >>> classical_repair(parse_degradation("gaussian_noise:0.1,missing_pixels")).name
     'biharmonic inpainting, then non-local means'
     """
-    if degradation is None:
-        steps = ([_INPAINTING] if masked else []) + [_DENOISING]
-    else:
+    steps = [_INPAINTING] if masked else []
+    if degradation is not None:
         done = degradation.steps if isinstance(degradation, Compose) else [degradation]
         found = [_against(step) for step in reversed(done)]
-        steps = [step for step in found if step is not None]
+        steps += [step for step in found if step is not None]
+    elif not masked:
+        steps = [_DENOISING]
     if not steps:
         return None
     if len(steps) == 1:
@@ -142,13 +146,18 @@ def _against(degradation: Degradation) -> Classical | None:
         case GaussianNoise() | PoissonNoise():
             return _DENOISING
         case SaltAndPepperNoise():
-            return Classical("median of 3 x 3", median)
+            return Classical("median of 3 x 3", partial(median, window=(3, 3)))
         case GaussianBlur(sigma=sigma):
             # Every image's own lies between half of that and all of it.
             name = f"Wiener filter for a sigma of {0.75 * sigma:g}"
             return Classical(name, partial(wiener, sigma=0.75 * sigma))
         case Downsample(scale=scale):
             return Classical("unsharp masking", partial(unsharp_masking, radius=scale / 2))
+        case RainStreaks():
+            # They are narrow, and fall rather than drift.
+            return Classical("median of 5 pixels in a row", partial(median, window=(1, 5)))
+        case Sometimes(step=step):
+            return _against(step)
         case JPEG():
             return Classical("total variation", total_variation)
     return None
@@ -177,7 +186,8 @@ def denoising(damaged: Image, known: Mask) -> Image:
     smoothed = denoise_nl_means(
         damaged, patch_size=5, patch_distance=6, h=0.6 * sigma, sigma=sigma, channel_axis=-1
     )
-    return np.asarray(smoothed, dtype=np.float32)
+    # Of gray images it drops the axis.
+    return np.asarray(smoothed, dtype=np.float32).reshape(damaged.shape)
 
 
 def noise_deviation(image: Image) -> float:
@@ -197,12 +207,12 @@ def noise_deviation(image: Image) -> float:
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(differences).mean())
 
 
-def median(damaged: Image, known: Mask) -> Image:
-    """Median of 3 x 3 pixels."""
+def median(damaged: Image, known: Mask, window: tuple[int, int]) -> Image:
+    """Median of the pixels around each one."""
     from scipy.ndimage import median_filter
 
     del known
-    return np.asarray(median_filter(damaged, (3, 3, 1), mode="nearest"), np.float32)
+    return np.asarray(median_filter(damaged, (*window, 1), mode="nearest"), np.float32)
 
 
 def wiener(damaged: Image, known: Mask, sigma: float) -> Image:

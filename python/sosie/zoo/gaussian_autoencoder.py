@@ -49,9 +49,14 @@ class GaussianAutoencoder(Autoencoder):
         """
 
     @property
+    @abstractmethod
     def has_likelihood(self) -> bool:
-        """Whether what the model is trained on is a likelihood."""
-        return True
+        """Whether :meth:`nll` is defined."""
+
+    @property
+    @abstractmethod
+    def has_density(self) -> bool:
+        """Whether it is a likelihood of what the model sees: Bernoulli's of gray values is none."""
 
     def reconstruction_error(self, codes: Tensor, images: Tensor) -> Tensor:
         """What is lowered beside the divergence, the mean over the batch."""

@@ -108,6 +108,11 @@ class ConvolutionalVAE(GaussianAutoencoder):
         """See :attr:`GaussianAutoencoder.has_likelihood`."""
         return self.config.reconstruction in ("bce", "mse")
 
+    @property
+    def has_density(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_density`."""
+        return bool(self.config.reconstruction == "mse")
+
     def nll(self, codes: Tensor, images: Tensor) -> Tensor:
         """See :meth:`GaussianAutoencoder.nll`."""
         kind = self.config.reconstruction

@@ -118,6 +118,16 @@ class VAEMLP(GaussianAutoencoder):
             return images
         return (noise.uniform(*images.shape) < images).to(images.dtype)
 
+    @property
+    def has_likelihood(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_likelihood`."""
+        return True
+
+    @property
+    def has_density(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_density`."""
+        return bool(self.config.likelihood == "gaussian" or self.config.binarise)
+
     def nll(self, codes: Tensor, images: Tensor) -> Tensor:
         """See :meth:`GaussianAutoencoder.nll`."""
         logits = self.decoder(codes)

@@ -56,8 +56,8 @@ def find_cases(
         Two folders whose files pair up as those of ``sosie compare`` do, or two patterns, whose
         files pair up where what the stars stand for is the same.
     masks : Path, optional
-        Folder with a mask for each truth, under the same name up to the extension: not black where
-        a pixel is missing.
+        A mask for all images, or a folder with one for each, under the same name up to the
+        extension: not black where a pixel is missing.
 
     Raises
     ------
@@ -106,7 +106,10 @@ def read_named(path: str) -> Pixels:
 def read_mask(path: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Where a mask file says that pixels are missing, shape (H, W)."""
     pixels = read_picture(path).pixels
-    return pixels.reshape(*pixels.shape[:2], -1).max(axis=2) > 0
+    is_missing: np.ndarray[Any, np.dtype[np.bool_]] = (
+        pixels.reshape(*pixels.shape[:2], -1).max(axis=2) > 0
+    )
+    return is_missing
 
 
 @lru_cache(maxsize=1)
@@ -179,7 +182,8 @@ def _row(name: str, truth: Path, *, damaged: Path | None = None) -> Row:
 
 def _masked(row: Row, masks: Path, failures: list[tuple[str, str]]) -> Row:
     stem = masks / Path(row["name"]).with_suffix("")
-    found = sorted(path for path in stem.parent.glob(f"{stem.name}.*") if _is_image(path))
+    found = [masks] if masks.is_file() else []
+    found += sorted(path for path in stem.parent.glob(f"{stem.name}.*") if _is_image(path))
     if not found:
         failures.append((row["name"], f"no mask in {printable(masks)}"))
         return row

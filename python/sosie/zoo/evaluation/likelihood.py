@@ -16,7 +16,7 @@ import torch
 from sosie.comparison.parts import FAILED, Row
 from sosie.zoo.data import centre_crop, to_tensor
 from sosie.zoo.evaluation.cases import ASKED, open_truth
-from sosie.zoo.evaluation.work import Engine, Work, do_work
+from sosie.zoo.evaluation.work import Engine, Work, do_work, identity
 from sosie.zoo.gaussian_autoencoder import GaussianAutoencoder
 from sosie.zoo.noise import ImageNoise, derived_seed
 
@@ -72,7 +72,6 @@ def evaluate_likelihood(
     samples: int = 500,
     seed: int = 0,
     engine: Engine | None = None,
-    settings: dict[str, Any] | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> LikelihoodEvaluation:
     """Bounds on the negative log-likelihood of images.
@@ -89,8 +88,6 @@ def evaluate_likelihood(
         Of codes, and of pixels where the model draws them; an image's numbers do not depend on
         which other images there are.
     engine : Engine, optional
-    settings : dict, optional
-        What tells these results from those of another model, if they are kept.
     on_done : callable
         Called with a number of images as they are done.
 
@@ -108,7 +105,7 @@ def evaluate_likelihood(
         partial(_bounds, model=model, samples=samples, seed=seed),
         (_BOUND, _LIKELIHOOD),
         ASKED,
-        {**(settings or {}), "samples": samples, "seed": seed},
+        {**identity(model), "samples": samples, "seed": seed},
     )
     done = do_work(work, rows, engine or Engine(), on_done)
     good = [row for row in done if row[FAILED] is None]
@@ -120,17 +117,9 @@ def evaluate_likelihood(
         Mean.of(-values[_BOUND]),
         Mean.of(-values[_LIKELIHOOD]),
         values,
-        _is_density(model),
+        model.has_density,
         [(row["name"], row[FAILED]) for row in done if row[FAILED] is not None],
     )
-
-
-def _is_density(model: GaussianAutoencoder) -> bool:
-    config = model.config
-    is_bernoulli = getattr(config, "likelihood", "") == "bernoulli" or (
-        getattr(config, "reconstruction", "") == "bce"
-    )
-    return not is_bernoulli or bool(getattr(config, "binarise", False))
 
 
 @torch.inference_mode()

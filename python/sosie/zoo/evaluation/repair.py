@@ -22,7 +22,7 @@ from sosie.comparison.parts import FAILED, Row
 from sosie.zoo.baselines import classical_repair
 from sosie.zoo.degradations import Degradation, Downsample, parse_degradation
 from sosie.zoo.evaluation.cases import ASKED, Cases, open_truth, read_mask, read_named
-from sosie.zoo.evaluation.work import Engine, Work, do_work
+from sosie.zoo.evaluation.work import Engine, Work, do_work, identity
 from sosie.zoo.inference.repair import repair_image
 from sosie.zoo.model import RepairModel
 from sosie.zoo.noise import derived_seed
@@ -276,7 +276,7 @@ def scale_of(row: Row) -> int:
     if not row["damaged"]:
         return 1
     truth, damaged = open_truth(row), read_named(row["damaged"])
-    scale = truth.shape[0] // damaged.shape[0]
+    scale = int(truth.shape[0] // damaged.shape[0])
     _check_sizes(truth, damaged, scale)
     return scale
 
@@ -291,14 +291,10 @@ def _measured(row: Row, protocol: RepairProtocol) -> dict[str, float]:
 
 
 def _settings(protocol: RepairProtocol) -> dict[str, Any]:
-    """As plain data; weights by their content, which a path does not tell."""
-    settings = {**asdict(protocol), "judges": [judge.spec for judge in protocol.judges]}
+    settings = {**asdict(protocol), "conventions": [judge.spec for judge in protocol.judges]}
     if protocol.model:
         model = _model(protocol.model, protocol.weights, repr(protocol.config))
-        total = zlib.crc32(b"")
-        for tensor in model.state_dict().values():
-            total = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), total)
-        settings["weights"] = total
+        settings |= identity(model)
     return settings
 
 
@@ -370,11 +366,13 @@ def _luminance(pixels: Pixels) -> Image:
     if pixels.shape[2] == 1:
         return _to_unit(pixels)
     levels = _BLACK + pixels / 255.0 @ _LUMINANCE
-    return (levels / 255.0).astype(np.float32)[..., None]
+    image: Image = (levels / 255.0).astype(np.float32)[..., None]
+    return image
 
 
 def _to_unit(pixels: Pixels) -> Image:
-    return pixels.astype(np.float32) / 255.0
+    image: Image = pixels.astype(np.float32) / np.float32(255)
+    return image
 
 
 def _rounded(image: Image) -> Pixels:

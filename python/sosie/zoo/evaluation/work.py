@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from sosie.comparison.engines import Arrays, Task, run_parts
 from sosie.comparison.parts import FAILED, Parts, Row
+from sosie.zoo.files import digest, encoded
+from sosie.zoo.model import Model
+from sosie.zoo.registry import description
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Engine", "Work", "do_work"]
+__all__ = ["Engine", "Work", "do_work", "identity"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Work:
     numbers: Sequence[str]
     asked: tuple[str, ...]
     settings: Mapping[str, Any]
+
+
+def identity(model: Model) -> dict[str, Any]:
+    """Which model this is, as plain data; weights by their content, which a path does not tell."""
+    return {**description(model), "weights": digest(encoded(model.state_dict()))}
 
 
 def do_work(

@@ -88,7 +88,9 @@ def parts_of(model: Model) -> tuple[str, ...]:
         return ("generator", "discriminator")
     if isinstance(model, Autoencoder):
         return ("decoder", "encoder")
-    return ("repair",)
+    if isinstance(model, RepairModel):
+        return ("repair",)
+    raise ValueError(f"expected a model that generates or repairs images, got {model.name}")
 
 
 def export_model(model: Model, path: str | Path, part: str | None = None) -> Exported:
@@ -172,9 +174,9 @@ def _part(model: Model, part: str) -> _Part:
 
     if isinstance(model, RepairModel):
         return _repair(model)
-    if part == "discriminator":
-        return _Part(model.discriminator, ("images",), ("scores",), random_images)
-    if part == "generator":
+    if isinstance(model, AdversarialPair):
+        if part == "discriminator":
+            return _Part(model.discriminator, ("images",), ("scores",), random_images)
         return _Part(model.generator, ("codes",), ("images",), random_codes)
     if isinstance(model, DiscreteVAE):
         return _symbols(model, part, random_images)

@@ -140,8 +140,11 @@ def _way(latent: int, steps: int, seed: int, index: int) -> Tensor:
     cosine = torch.dot(start, end) / (start.norm() * end.norm())
     angle = torch.arccos(cosine.clamp(-1, 1))
     if angle.sin() < 1e-3:  # one dimension, or codes along one line: a straight way
-        return (1 - share) * start + share * end
-    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / angle.sin()
+        way: Tensor = (1 - share) * start + share * end
+    else:
+        parts = torch.sin((1 - share) * angle) * start, torch.sin(share * angle) * end
+        way = (parts[0] + parts[1]) / angle.sin()
+    return way
 
 
 def _device(model: Model) -> torch.device:

@@ -111,7 +111,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
         wide = image.mode == "I;16"
         picture = decode(image if wide else image.convert("L"))
     if picture.pixels.shape != shape:
-        raise _other_size(*picture.pixels.shape[::-1], shape)
+        height, width = picture.pixels.shape[:2]
+        raise _other_size(width, height, shape)
     missing: Mask = picture.pixels >= (1 << 15 if wide else 1 << 7)
     return missing
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from sosie.zoo.model import Autoencoder, Model
 from sosie.zoo.noise import Noise
 from sosie.zoo.training.objective import Judge, Objective, Pixels, Update
 
-__all__ = ["Autoencoding"]
+__all__ = ["Autoencoding", "evenly_chosen", "fitting"]
+
+T = TypeVar("T")
 
 #: Images to judge by, how many go through the network at a time, how many are shown.
 _MOST, _BATCH, _SHOWN = 512, 128, 10
@@ -74,7 +76,7 @@ class _AutoencoderJudge(Judge):
         return torch.stack(rows)
 
 
-def evenly_chosen(images: Sequence[Pixels], most: int) -> list[Pixels]:
+def evenly_chosen(images: Sequence[T], most: int) -> list[T]:
     """Some of many, from begin to end: files are often sorted by class.
 
     Examples
