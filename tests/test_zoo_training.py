@@ -27,11 +27,13 @@ from sosie.zoo.data import (
     ImageCollection,
     TrainingSequence,
     centre_crop,
+    free_photographs,
     open_collection,
     to_tensor,
 )
 from sosie.zoo.degradations import GaussianNoise
 from sosie.zoo.files import InvalidFileError
+from sosie.zoo.photographs import HELD_OUT
 from sosie.zoo.repair_cnn import RepairCNN
 from sosie.zoo.training import Settings, Trainer, train
 from sosie.zoo.training.checkpoints import saved_checkpoints
@@ -201,6 +203,22 @@ def test_pixels_become_tensors() -> None:
     assert centre_crop(np.arange(35).reshape(5, 7, 1).astype(np.uint8), (3, 9)).tolist() == (
         np.arange(35).reshape(5, 7, 1)[1:4].tolist()
     )
+
+
+def test_free_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_photographs, "WALLPAPERS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="package lomiri-wallpapers"):
+        open_collection("free-photographs")
+    wallpapers = [name for name in free_photographs.CREDITS if "_by_" in name]
+    for name in wallpapers:
+        Image.fromarray(np.full((80, 120, 3), 50, np.uint8)).save(tmp_path / name)
+    collection = open_collection("free-photographs")
+    assert len(collection.training) == 2 * len(free_photographs.CREDITS)
+    shapes = [image.shape for image in collection.training[-2:]]
+    assert shapes == [(40, 60, 3), (20, 30, 3)]
+    assert not set(free_photographs.CREDITS) & set(HELD_OUT)
+    licences = {licence for licence, _ in free_photographs.CREDITS.values()}
+    assert licences == {"public domain", "CC0-1.0", "CC-BY-4.0"}
 
 
 def test_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
