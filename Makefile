@@ -106,7 +106,7 @@ test-python: $(VENV)/.installed-dev
 # executor cannot be imported without CuPy.
 test-doctest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' --ignore-glob='*/backends/cupy/*' \
-	    --pyargs sosie README.md docs/drop-ins.md docs/training.md docs/weights.md
+	    --pyargs sosie README.md docs/drop-ins.md docs/inference.md docs/training.md docs/weights.md
 
 # The instruction set that is used here ran above.
 test-isas: $(VENV)/.installed-dev
