@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -155,8 +156,11 @@ def evaluate(
     # torch takes a second or two to import: not before the arguments are known to be good.
     config = parsed_options(options or [])
     folder = output or Path("evaluation") / model
-    if folder.exists() and not folder.is_dir():
-        raise typer.BadParameter(f"expected --output to be a folder, got the file {folder}")
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise typer.BadParameter(f"expected --output to be a folder, got the file {parent}")
+    if not os.access(parent, os.W_OK):
+        raise typer.BadParameter(f"{printable(parent)} cannot be written to")
     from sosie.zoo.evaluation.work import Engine
     from sosie.zoo.model import AdversarialPair, Autoencoder, RepairModel
     from sosie.zoo.registry import create_model
@@ -175,7 +179,7 @@ def evaluate(
                 data or ("" if truth else "photographs"), truth=truth, damaged=damaged, masks=mask
             )
             protocol = _protocol(
-                model, weights, config, degradation, cases.rows[0], mask, measures, luminance,
+                model, weights, config, degradation, cases.rows, mask, measures, luminance,
                 border, seed,
             )  # fmt: skip
             evaluation = _with_bar(
@@ -213,13 +217,14 @@ def _learned(name: str, weights: str, network: Model) -> str:
 
 
 def _protocol(
-    model: str, weights: str, config: dict[str, Any], degradation: str, row: dict[str, Any],
+    model: str, weights: str, config: dict[str, Any], degradation: str, rows: list[dict[str, Any]],
     mask: Path | None, measures: str, luminance: bool | None, border: int | None, seed: int,
 ) -> RepairProtocol:  # fmt: skip
     from sosie.zoo.degradations import Downsample, parse_degradation
-    from sosie.zoo.evaluation.repair import RepairProtocol, parse_measures, scale_of
+    from sosie.zoo.evaluation.repair import RepairProtocol, common_scale, parse_measures
 
     parse_measures(measures)
+    row = rows[0]
     if row["damaged"] and degradation:
         raise ValueError("expected damaged images or a degradation, got both")
     if not (row["damaged"] or degradation or mask):
@@ -227,7 +232,7 @@ def _protocol(
             "expected a --degradation, a --mask, or --damaged images with their --truth"
         )
     damage = parse_degradation(degradation) if degradation else None
-    scale = scale_of(row)
+    scale = common_scale(rows)
     if isinstance(damage, Downsample) and damage.scale == int(damage.scale):
         scale = int(damage.scale)
     return RepairProtocol(

@@ -7,6 +7,7 @@ super-resolution all is done on the luminance, and a border as wide as the scale
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,7 @@ __all__ = [
     "RepairEvaluation",
     "RepairProtocol",
     "Version",
+    "common_scale",
     "evaluate_repair",
     "parse_measures",
     "versions_of",
@@ -265,20 +267,22 @@ def versions_of(row: Row, protocol: RepairProtocol) -> tuple[Pixels, list[Versio
     return truth, versions
 
 
-def scale_of(row: Row) -> int:
-    """By how much a row's damaged file is smaller than its truth; 1 if they are of one size.
+def common_scale(rows: Sequence[Row]) -> int:
+    """By how much damaged files are smaller than the truth; 1 if they are of one size.
 
-    Raises
-    ------
-    ValueError
-        A file cannot be read, or one size is no multiple of the other.
+    The first files decide of which one size is a multiple of the other.
     """
-    if not row["damaged"]:
-        return 1
-    truth, damaged = open_truth(row), read_named(row["damaged"])
-    scale = int(truth.shape[0] // damaged.shape[0])
-    _check_sizes(truth, damaged, scale)
-    return scale
+    for row in rows:
+        if not row["damaged"]:
+            continue
+        try:
+            truth, damaged = open_truth(row), read_named(row["damaged"])
+            scale = max(1, int(truth.shape[0] // damaged.shape[0]))
+            _check_sizes(truth, damaged, scale)
+        except ValueError:  # it is named when its turn comes
+            continue
+        return scale
+    return 1
 
 
 def _measured(row: Row, protocol: RepairProtocol) -> dict[str, float]:
@@ -293,7 +297,7 @@ def _measured(row: Row, protocol: RepairProtocol) -> dict[str, float]:
 def _settings(protocol: RepairProtocol) -> dict[str, Any]:
     settings = {**asdict(protocol), "conventions": [judge.spec for judge in protocol.judges]}
     if protocol.model:
-        model = _model(protocol.model, protocol.weights, repr(protocol.config))
+        model = _network(protocol)
         settings |= identity(model)
     return settings
 
@@ -399,18 +403,20 @@ def _unchanged(damaged: Image, known: Any) -> Image:
 
 
 def _by_network(protocol: RepairProtocol, damaged: Image, known: Any) -> Image:
-    model = _model(protocol.model, protocol.weights, repr(protocol.config))
+    model = _network(protocol)
     mask = None if known.all() else ~known
     repaired: Image = repair_image(model, damaged, mask, tile=_TILE)
     return repaired
 
 
-@lru_cache(maxsize=2)
-def _model(name: str, weights: str | None, config: str) -> RepairModel:
-    """A network, made once in a process; the configuration comes as text, which can be a key."""
-    import ast
+def _network(protocol: RepairProtocol) -> RepairModel:
+    return _opened(protocol.model, protocol.weights, json.dumps(protocol.config))
 
-    model: Any = create_model(name, weights=weights, **ast.literal_eval(config))
+
+@lru_cache(maxsize=2)
+def _opened(name: str, weights: str | None, config: str) -> RepairModel:
+    """A network, made once in a process; its configuration is text, which can be looked up."""
+    model: Any = create_model(name, weights=weights, **json.loads(config))
     if not isinstance(model, RepairModel):
         raise ValueError(f"expected a model that repairs images, got {name}")
     return model.eval()
