@@ -72,6 +72,7 @@ class ConvolutionalVAE(GaussianAutoencoder):
 
     Examples
     --------
+    >>> import torch
     >>> model = ConvolutionalVAE(ConvolutionalVAEConfig(width=8, latent=4))
     >>> model(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 1, 28, 28])
@@ -155,6 +156,7 @@ def local_precision(images: Tensor) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> weights = local_precision(torch.rand(2, 1, 16, 16))
     >>> bool((weights.mean((1, 2, 3)) - 1).abs().max() < 1e-5)
     True
