@@ -44,6 +44,11 @@ REPAIR: dict[str, tuple[str, dict[str, Any], int]] = {
     "cnn-norm": ("repair_cnn", {"depth": 3, "width": 6, "batch_norm": True}, 40),
     "cnn-folded": ("repair_cnn", {"depth": 3, "width": 6, "downscale": 2}, 40),
     "rcnn": ("repair_rcnn", {"width": 4, "stages": 2, "blocks": 1}, 64),
+    "rcnn-fill": (
+        "repair_rcnn",
+        {"width": 4, "stages": 2, "blocks": 1, "downscale": 2, "fill": (1.0, 2.0)},
+        120,
+    ),
     "unet": ("repair_unet", {"widths": (4, 6, 8), "keep_known": False}, 240),
     "unet-partial": (
         "repair_unet",
