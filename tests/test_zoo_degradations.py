@@ -26,7 +26,9 @@ from sosie.zoo.degradations import (
     MissingStrokes,
     MotionBlur,
     PoissonNoise,
+    RainStreaks,
     SaltAndPepperNoise,
+    Sometimes,
     Twist,
     list_degradations,
     parse_degradation,
@@ -86,6 +88,10 @@ def test_text() -> None:
         parse_degradation("gausian_noise")
     with pytest.raises(ValueError, match=r"expected a number after jpeg:, got 'high'"):
         parse_degradation("jpeg:high")
+    assert parse_degradation("gaussian_noise:0.05:0") == GaussianNoise(0.05, clip=False)
+    assert parse_degradation("missing_blocks:0.2:3") == MissingBlocks(0.2, count=3)
+    with pytest.raises(ValueError, match=r"at most 1 numbers \(quality\), got 'jpeg:30:1'"):
+        parse_degradation("jpeg:30:1")
     with pytest.raises(ValueError, match=r"expected a share between 0 and 1, got 1\.5"):
         parse_degradation("missing_pixels:1.5")
     with pytest.raises(ValueError, match=r"expected images \(N, C, H, W\), got shape \(3, 8, 8\)"):
@@ -101,6 +107,19 @@ def test_one_after_the_other() -> None:
     damaged, known_too = Compose([first, second])(images, generator=seeded())
     assert torch.equal(damaged, expected.clamp(0, 1) * known)
     assert torch.equal(known, known_too)
+
+
+def test_half_of_the_images_are_damaged_sometimes() -> None:
+    assert parse_degradation("jpeg:30, missing_pixels:0.5?") == Compose(
+        (JPEG(30.0), Sometimes(MissingPixels(0.5)))
+    )
+    images = torch.rand(200, 1, 8, 8, generator=seeded(3))
+    damaged, known = parse_degradation("missing_pixels:0.5?")(images, generator=seeded())
+    is_hit = (known == 0).flatten(1).any(1)
+    # Five standard deviations of a binomial count.
+    assert abs(is_hit.sum().item() - 100) < 5 * math.sqrt(200 / 4)
+    assert torch.equal(damaged, images * known)
+    assert not (known[is_hit] == 0).flatten(1).all(1).any()
 
 
 # -------------------------------------------------------------------------------------------- noise
@@ -169,6 +188,45 @@ def test_missing_strokes_reach_their_share_and_hardly_more() -> None:
     assert (missing >= 0.3).all()
     # One stroke of four segments, each at most a quarter of 64 pixels long and 3.84 wide.
     assert (missing <= 0.3 + 4 * (16 + 3.84) * 3.84 / (48 * 64)).all()
+
+
+# --------------------------------------------------------------------------------------------- rain
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4])
+def test_rain_has_its_share(share: float) -> None:
+    damage = RainStreaks(share, brightness=1.0, length=12, width=2)
+    damaged, known = damage(torch.zeros(32, 3, 64, 64), generator=seeded())
+    assert (known == 1).all()
+    assert torch.equal(damaged[:, :1].expand_as(damaged), damaged)
+    # Streaks are half to fully bright; under the brightest third of a streak's profile lies what is
+    # brighter than a half in any case, within its width what may be.
+    covered = (damaged[:, 0] >= 0.5).float().mean().item()
+    assert 0.4 * share < covered < 1.1 * share
+
+
+def test_rain_adds_light_as_on_a_screen() -> None:
+    black, gray = torch.zeros(2, 1, 40, 40), torch.full((2, 1, 40, 40), 0.25)
+    rain, _ = RainStreaks(0.3)(black, generator=seeded(4))
+    damaged, _ = RainStreaks(0.3)(gray, generator=seeded(4))
+    torch.testing.assert_close(damaged, gray + rain * (1 - gray), rtol=0, atol=1e-6)
+    white, _ = RainStreaks(0.9)(torch.ones(1, 3, 20, 20), generator=seeded())
+    assert (white == 1).all()
+
+
+@pytest.mark.parametrize("tilt", [0.0, 40.0])
+def test_streaks_are_parallel_and_within_the_tilt(tilt: float) -> None:
+    angles = []
+    for seed in range(20):
+        rain, _ = RainStreaks(0.05, tilt=tilt)(torch.zeros(1, 1, 96, 96), generator=seeded(seed))
+        down, right = torch.gradient(rain[0, 0])
+        # The structure tensor's angle: light changes least along the streaks.
+        mean = [(a * b).mean().item() for a, b in ((down, down), (down, right), (right, right))]
+        angles.append(-math.degrees(math.atan2(2 * mean[1], mean[2] - mean[0])) / 2)
+    # What overlaps and ends within the image turns the tensor a little.
+    assert max(map(abs, angles)) < tilt + 5
+    if tilt:
+        assert min(angles) < -tilt / 2 < tilt / 2 < max(angles)
 
 
 # ------------------------------------------------------------------------------------- blur, detail

@@ -20,6 +20,7 @@ from sosie.generation import (
     FeatureSet,
     frechet_distance,
     kernel_distance,
+    parzen_log_likelihood,
     prdc,
 )
 from sosie.paired import cosine_similarity, euclidean_distance
@@ -57,6 +58,7 @@ __all__ = [
     "mse",
     "nn",
     "pack",
+    "parzen_log_likelihood",
     "patch",
     "prdc",
     "psnr",

@@ -21,6 +21,7 @@ read in part.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,19 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Picture", "UnreadableImageError", "is_image_name", "read_picture"]
+__all__ = [
+    "Picture",
+    "UnreadableImageError",
+    "decode",
+    "is_image_name",
+    "open_image",
+    "read_picture",
+    "refuse_several_frames",
+    "refuse_what_would_be_lost",
+]
 
 #: Pillow's mode to the channels it holds; palettes and bilevel images are expanded before.
 _CHANNELS = {
@@ -41,6 +52,8 @@ _CHANNELS = {
     "I;16": "gray",
     "F": "gray",
 }
+#: Rows that are copied at a time.
+_BAND = 256
 _DEPTHS = {"uint8": "8-bit", "uint16": "16-bit", "float32": "32-bit float"}
 
 
@@ -88,10 +101,25 @@ def read_picture(path: Path) -> Picture:
     UnreadableImageError
         It cannot be opened or decoded, or is of a kind that the module's table does not list.
     """
+    with open_image(path) as image:
+        refuse_several_frames(image)
+        refuse_what_would_be_lost(image)
+        picture = decode(image)
+    return _without_opaque_alpha(picture)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file with Pillow; what goes wrong while it is open is a sentence.
+
+    Raises
+    ------
+    UnreadableImageError
+        It cannot be opened or decoded.
+    """
     try:
         with Image.open(path) as image:
-            _refuse_what_would_be_lost(image)
-            pixels, channels = _decode(image)
+            yield image
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -101,14 +129,18 @@ def read_picture(path: Path) -> Picture:
     except Exception as error:
         # Decoders meet broken files with SyntaxError, struct.error, zlib.error, EOFError ...
         raise UnreadableImageError(f"broken image: {error}") from error
-    return _without_opaque_alpha(Picture(np.ascontiguousarray(pixels), channels))
 
 
-def _refuse_what_would_be_lost(image: Image.Image) -> None:
+def refuse_several_frames(image: Image.Image) -> None:
+    """Refuse animations and files of several pages."""
     frames = getattr(image, "n_frames", 1)
     # What follows the first image of an MPO file, as cameras write them, is its preview or depth.
     if frames > 1 and image.format != "MPO":
         raise UnreadableImageError(f"expected one frame, found {frames}")
+
+
+def refuse_what_would_be_lost(image: Image.Image) -> None:
+    """Refuse colour spaces and depths that the module's table does not list."""
     if image.mode not in {*_CHANNELS, "1", "P", "PA", "I"} and not image.mode.startswith("I;16"):
         raise UnreadableImageError(
             f"expected gray, RGB or palette, with or without alpha, found {image.mode}"
@@ -143,19 +175,29 @@ def _raw_modes(image: Image.Image) -> list[str]:
     return modes
 
 
-def _decode(image: Image.Image) -> tuple[np.ndarray[Any, np.dtype[Any]], str]:
+def decode(image: Image.Image) -> Picture:
+    """Pixels of an open image, upright, alpha included, in memory of their own."""
     if _has_two_byte_colours(image):
-        return _decode_two_byte_colours(image), _CHANNELS[image.mode]
+        return Picture(_decode_two_byte_colours(image), _CHANNELS[image.mode])
     if image.mode in ("P", "PA"):
         has_alpha = image.mode == "PA" or "transparency" in image.info
         image = image.convert("RGBA" if has_alpha else "RGB")
     elif image.mode == "1":
         image = image.convert("L")
-    image = ImageOps.exif_transpose(image)
-    pixels = np.asarray(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "I" or image.mode.startswith("I;16"):  # "I": 16-bit gray PNG, Pillow's old way
-        return pixels.astype(np.uint16), "gray"
-    return pixels, _CHANNELS[image.mode]
+        return Picture(_copied(image, np.uint16), "gray")
+    return Picture(_copied(image), _CHANNELS[image.mode])
+
+
+def _copied(image: Image.Image, dtype: Any = None) -> np.ndarray[Any, np.dtype[Any]]:
+    """Pixels of an image, a band at a time: of a whole one Pillow would make two copies more."""
+    row = np.asarray(image.crop((0, 0, image.width, 1)))
+    pixels = np.empty((image.height, *row.shape[1:]), row.dtype if dtype is None else dtype)
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _decode_two_byte_colours(image: Image.Image) -> np.ndarray[Any, np.dtype[Any]]:
@@ -170,9 +212,12 @@ def _decode_two_byte_colours(image: Image.Image) -> np.ndarray[Any, np.dtype[Any
         with Image.open(path) as half:
             tiles: Any = half.tile
             half.tile = [part._replace(args=part.args.replace("16B", byte_order)) for part in tiles]
-            halves.append(np.asarray(ImageOps.exif_transpose(half)).astype(np.uint16))
+            ImageOps.exif_transpose(half, in_place=True)
+            halves.append(_copied(half, np.uint16))
     high, low = halves
-    return high << 8 | low
+    high <<= 8
+    high |= low
+    return high
 
 
 def _without_opaque_alpha(picture: Picture) -> Picture:

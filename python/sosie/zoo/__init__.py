@@ -6,9 +6,11 @@
 ['repair_cnn', 'repair_rcnn', 'repair_unet']
 
 `registry` knows models by name, and one file each holds them; `weights` those that are trained
-already. `degradations` damages images, `data` finds some, `training` trains, `losses`, `gan_losses`
-and `densities` are what is lowered. `demonstration` is what ``sosie demo`` shows. torch is imported
-when one of the names here is first asked for.
+already. `inference` puts them to work: `generate_images`, `repair_image`, `export_model`;
+`evaluation` measures how well they do, in feature spaces for one. `degradations` damages images,
+`data` finds some, `training` trains, `losses`, `gan_losses` and `densities` are what is lowered.
+`demonstration` is what ``sosie demo`` shows. torch is imported when one of the names here is first
+asked for.
 """
 
 from __future__ import annotations
@@ -17,19 +19,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sosie.zoo.inference.export import export_model
+    from sosie.zoo.inference.generation import generate_images, interpolate_images
+    from sosie.zoo.inference.repair import repair_image
     from sosie.zoo.registry import create_model, list_models, register_model, save_model
     from sosie.zoo.weights import Weights, list_weights
 
 __all__ = [
     "Weights",
     "create_model",
+    "export_model",
+    "generate_images",
+    "interpolate_images",
     "list_models",
     "list_weights",
     "register_model",
+    "repair_image",
     "save_model",
 ]
 
-_MODULES = {"Weights": "weights", "list_weights": "weights"}
+#: Where names are that are not in `registry`.
+_MODULES = {
+    "Weights": "weights",
+    "export_model": "inference.export",
+    "generate_images": "inference.generation",
+    "interpolate_images": "inference.generation",
+    "list_weights": "weights",
+    "repair_image": "inference.repair",
+}
 
 
 def __getattr__(name: str) -> Any:

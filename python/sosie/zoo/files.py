@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -18,6 +20,7 @@ __all__ = [
     "digest",
     "read_json",
     "read_tensors",
+    "replacing",
     "write_bytes",
     "write_json",
     "write_tensors",
@@ -29,7 +32,14 @@ class InvalidFileError(ValueError):
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it holds, even after a loss of power, its old content or the new.
+    """Write a file as `replacing` does."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write to a file so that it holds, even after a loss of power, its old content or the new.
 
     Raises
     ------
@@ -40,7 +50,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sosie.zoo.noise import Noise
 
-__all__ = ["AdversarialPair", "Autoencoder", "Model", "RepairModel"]
+__all__ = ["AdversarialPair", "Autoencoder", "Classifier", "Model", "RepairModel"]
 
 
 class Model(nn.Module):
@@ -83,6 +83,22 @@ class RepairModel(Model, ABC):
             Not clipped.
         """
 
+    @property
+    def reach(self) -> int | None:
+        """How many pixels away the farthest damaged pixel lies that a repaired one depends on.
+
+        None where that is not known.
+        """
+        return None
+
+    @property
+    def alignment(self) -> int:
+        """Images that are shifted by multiples of this many pixels are repaired alike.
+
+        The side of the squares that are folded into channels, for models that do that.
+        """
+        return int(getattr(self.config, "downscale", 1))
+
     def stages(self, damaged: Tensor, known: Tensor | None = None) -> list[Tensor]:
         """Every estimate on the way, the last one being the result; each is trained."""
         return [self(damaged, known)]
@@ -146,3 +162,20 @@ class AdversarialPair(Model, ABC):
         """New images, shape (count, C, H, W) in [0, 1]."""
         images: Tensor = self(noise.normal(count, self.config.latent))
         return images
+
+
+class Classifier(Model, ABC):
+    """Tells classes of images apart, and makes rows of numbers of them on the way."""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """What the classes are told from, shape (N, D).
+
+        Parameters
+        ----------
+        images : Tensor, shape (N, C, H, W)
+        """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Unnormalised log-probabilities of the classes, shape (N, classes)."""

@@ -9,11 +9,13 @@ or workers share the work.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "derived_seed"]
+__all__ = ["ImageNoise", "Noise", "derived_seed"]
 
 
 def derived_seed(*numbers: int) -> int:
@@ -74,3 +76,43 @@ class Noise:
     def _own(self, numbers: Tensor, count: int) -> Tensor:
         start = self._process * count
         return numbers[start : start + count].to(self._device)
+
+
+class ImageNoise(Noise):
+    """Random numbers that every image draws by itself, so that they are the same in any batch.
+
+    Parameters
+    ----------
+    seed : int
+        Equal seeds give equal numbers.
+    images : range
+        Numbers of the images of this batch.
+    device : torch.device or str
+        Where the numbers are wanted.
+
+    Examples
+    --------
+    >>> all_six = ImageNoise(3, range(6)).normal(6, 5)
+    >>> torch.equal(ImageNoise(3, range(4, 6)).normal(2, 5), all_six[4:])
+    True
+    """
+
+    def __init__(self, seed: int, images: range, device: torch.device | str = "cpu") -> None:
+        super().__init__(seed, device=device)
+        self._generators = [
+            torch.Generator().manual_seed(derived_seed(seed, index)) for index in images
+        ]
+
+    def normal(self, count: int, *shape: int) -> Tensor:
+        """See :meth:`Noise.normal`."""
+        return self._stacked(torch.randn, count, shape)
+
+    def uniform(self, count: int, *shape: int) -> Tensor:
+        """See :meth:`Noise.uniform`."""
+        return self._stacked(torch.rand, count, shape)
+
+    def _stacked(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
+        if count != len(self._generators):
+            raise ValueError(f"expected {len(self._generators)} images, got {count}")
+        drawn = [draw(shape, generator=generator) for generator in self._generators]
+        return torch.stack(drawn).to(self._device)

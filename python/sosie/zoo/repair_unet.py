@@ -119,6 +119,20 @@ class RepairUNet(RepairModel):
         self.register_buffer("to_opponent", opponent, persistent=False)
 
     @property
+    def reach(self) -> int:
+        """See :attr:`RepairModel.reach`."""
+        # From a repaired pixel back: to the edge of its cell of 2 pixels, 3 such cells; to the edge
+        # of a cell of 4, 2 of these; to the edge of a cell of 8, 2 of these; back up the encoder 2
+        # cells of 4 and 3 of 2, and the wider window of the estimates.
+        edges, cells = 1 + 2 + 4, 3 * 2 + 2 * 4 + 2 * 8 + 2 * 4 + 3 * 2
+        return edges + cells + math.ceil(3 * max(_SIGMAS))
+
+    @property
+    def alignment(self) -> int:
+        """See :attr:`RepairModel.alignment`: the cells of the lowest resolution."""
+        return 4 * _FOLD
+
+    @property
     def least_side(self) -> int:
         """Sides must have a pixel at eighth resolution."""
         return 4 * _FOLD

@@ -17,12 +17,19 @@ which of their pixels are known:
 
 from __future__ import annotations
 
-from sosie.zoo.degradations.base import Compose, Degradation, list_degradations, parse_degradation
+from sosie.zoo.degradations.base import (
+    Compose,
+    Degradation,
+    Sometimes,
+    list_degradations,
+    parse_degradation,
+)
 from sosie.zoo.degradations.blur import GaussianBlur, MotionBlur
 from sosie.zoo.degradations.compression import JPEG, Downsample
 from sosie.zoo.degradations.geometry import ElasticWarp, LensDistortion, Twist
 from sosie.zoo.degradations.missing import MissingBlocks, MissingPixels, MissingStrokes
 from sosie.zoo.degradations.noise import GaussianNoise, PoissonNoise, SaltAndPepperNoise
+from sosie.zoo.degradations.weather import RainStreaks
 
 __all__ = [
     "JPEG",
@@ -38,7 +45,9 @@ __all__ = [
     "MissingStrokes",
     "MotionBlur",
     "PoissonNoise",
+    "RainStreaks",
     "SaltAndPepperNoise",
+    "Sometimes",
     "Twist",
     "list_degradations",
     "parse_degradation",

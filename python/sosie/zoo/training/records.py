@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sosie.zoo.files import write_bytes
 
-__all__ = ["Records", "picture"]
+__all__ = ["Records", "joined", "picture"]
 
 #: Lines between the images of a grid, in pixels.
 _GAP = 2
@@ -63,7 +63,7 @@ class Records:
 
     def show(self, step: int, grid: Tensor) -> None:
         """Record a grid of images, shape (rows, columns, C, H, W) in [0, 1]."""
-        pixels = _joined(grid)
+        pixels = joined(grid)
         write_bytes(self._folder / "samples" / f"step-{step:08d}.png", picture(pixels))
         if self._board is not None:
             self._board.add_image("samples", pixels, step, dataformats="HWC")
@@ -82,7 +82,7 @@ def _is_until(line: str, step: int) -> bool:
         return False
 
 
-def _joined(grid: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def joined(grid: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Images side by side with lines between them, shape (H, W, C)."""
     levels = (grid.float().clamp(0, 1) * 255).round().byte().cpu()
     rows, columns, channels, height, width = levels.shape

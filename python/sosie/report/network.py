@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pages say about the network that made their pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from sosie.zoo.model import Model
+
+__all__ = ["network_facts"]
+
+
+def network_facts(model: Model, weights: str) -> list[tuple[str, str]]:
+    """Names and texts: model, configuration, weights, device.
+
+    Examples
+    --------
+    >>> from sosie.zoo import create_model
+    >>> network_facts(create_model("repair_cnn", depth=2, width=1), "runs/cnn")[:2]
+    [('model', 'repair_cnn, 58 parameters'), ('weights', 'runs/cnn')]
+    """
+    count = sum(weight.numel() for weight in model.parameters())
+    config = ", ".join(f"{name} {value}" for name, value in asdict(model.config).items())
+    device = next((weight.device.type for weight in model.parameters()), "cpu")
+    return [
+        ("model", f"{model.name}, {count:,} parameters"),
+        ("weights", weights),
+        ("configuration", config),
+        ("computed on", f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"),
+    ]
