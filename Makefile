@@ -2,7 +2,7 @@
 #
 # Needs Python 3.10 or newer and a C++17 compiler. Everything else is installed into .venv.
 #
-#   make demo     trains a small network on photographs and writes demo/report.html
+#   make demo     trains a repair network and a generator, and writes demo/report.html
 #   make test     every check there is
 #   make bench    measures sosie and its peers on this machine
 #   make peers    other libraries' own tests, with sosie in their place
@@ -106,7 +106,7 @@ test-python: $(VENV)/.installed-dev
 # executor cannot be imported without CuPy.
 test-doctest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' --ignore-glob='*/backends/cupy/*' \
-	    --pyargs sosie README.md docs/drop-ins.md docs/inference.md docs/training.md
+	    --pyargs sosie README.md docs/drop-ins.md docs/inference.md docs/training.md docs/weights.md
 
 # The instruction set that is used here ran above.
 test-isas: $(VENV)/.installed-dev
@@ -116,7 +116,7 @@ test-isas: $(VENV)/.installed-dev
 	done
 
 test-demo: $(VENV)/.installed-dev
-	$(BIN)/sosie demo --output build/demo/report.html --steps 20
+	$(BIN)/sosie demo --output build/demo/report.html --steps 20 --generator-steps 20
 
 # ------------------------------------------------------------- kernels without Python, every which way
 

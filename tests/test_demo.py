@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 import sosie
 from sosie.cli.app import app
 from sosie.zoo import baselines
-from sosie.zoo.data.collections import _halved
 from sosie.zoo.demonstration import (
     JUDGES,
     METHODS,
     NETWORK,
+    NETWORK_CONFIG,
     PLAIN,
     SOSIE,
     Outcome,
@@ -31,6 +31,7 @@ from sosie.zoo.demonstration import (
     run,
 )
 from sosie.zoo.photographs import HELD_OUT, TRAINING, load_photograph
+from sosie.zoo.photographs import halved as halved_photograph
 from sosie.zoo.registry import create_model
 from sosie.zoo.repair_unet import normalised_convolution
 from sosie.zoo.training import Trainer
@@ -38,7 +39,7 @@ from sosie.zoo.training import Trainer
 
 def network() -> Any:
     torch.manual_seed(0)
-    return create_model("repair_unet", convolution="plain", keep_known=False)
+    return create_model("repair_rcnn", **NETWORK_CONFIG)
 
 
 def known_pixels(shape: tuple[int, int], seed: int = 0, share: float = 0.4) -> Tensor:
@@ -63,7 +64,7 @@ def test_photographs_are_there_and_none_is_on_both_sides() -> None:
 
 def test_halving_takes_means_of_boxes() -> None:
     photograph = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    halved = _halved(photograph)
+    halved = halved_photograph(photograph)
     assert halved.shape == (2, 2, 3)
     assert halved[1, 1].tolist() == np.rint(photograph[2:4, 2:4].mean((0, 1))).tolist()
 
@@ -113,8 +114,10 @@ def test_baselines_find_a_constant_image() -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 31), (8, 40)])
-def test_network_starts_from_the_mean_of_its_estimates(shape: tuple[int, int]) -> None:
-    model, known = network(), known_pixels(shape)
+def test_unet_starts_from_the_mean_of_its_estimates(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = create_model("repair_unet", convolution="plain", keep_known=False)
+    known = known_pixels(shape)
     image = torch.rand(1, 3, *shape)
     with torch.no_grad():
         repaired = model(image, known)
@@ -128,7 +131,7 @@ def test_network_starts_from_the_mean_of_its_estimates(shape: tuple[int, int]) -
 
 @pytest.fixture(scope="module")
 def outcome() -> Outcome:
-    return run(Settings(steps=3, seed=5, timed_rounds=2))
+    return run(Settings(steps=3, seed=5, timed_rounds=2, generator_steps=3))
 
 
 def test_values_are_those_of_the_library(outcome: Outcome) -> None:
@@ -192,8 +195,11 @@ def test_a_page_comes_of_it(outcome: Outcome, monkeypatch: Any, tmp_path: Path) 
     text = path.read_text("utf-8")
     for forbidden in ("http:", "https:", 'src="/', "@import"):
         assert forbidden not in text
-    # Per photograph: four versions, their maps, and the original.
-    assert text.count('src="data:image/png;base64,') == 2 * (4 + 4 + 1)
+    # Per photograph: four versions, their maps, and the original. Clothes, made up and real.
+    assert text.count('src="data:image/png;base64,') == 2 * (4 + 4 + 1) + 2
+    match = outcome.generator.evaluation.matches[0]
+    assert numbers["generator"]["matches"][0]["prdc"] == match.prdc._asdict()
+    assert f"{match.frechet_distance:.3f}" in text
     for judge in JUDGES:
         assert judge.text(outcome.mean(NETWORK, judge.name)) in text
     result = CliRunner().invoke(app, ["demo", "--output", str(path)])

@@ -99,6 +99,29 @@ def test_frechet_distance(sizes: tuple[int, int]) -> None:
     assert sosie.frechet_distance(real, fake) == pytest.approx(expected, rel=rel)
 
 
+@pytest.mark.parametrize("block", [7, 1024])
+def test_parzen_log_likelihood(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(generation, "_BLOCK", block)
+    centres, points = noise((23, 5), 0), noise((31, 5), 1)
+    widths = [0.01, 0.5, 3.0]
+    found = sosie.parzen_log_likelihood(centres, points, widths)
+    for row, width in zip(found, widths, strict=True):
+        expected = reference.parzen_log_likelihood(centres, points, width)
+        # Rounding of float64; the exponents of the narrow window are some ten thousand.
+        np.testing.assert_allclose(row, expected, rtol=1e-12)
+        alone = sosie.parzen_log_likelihood(torch.from_numpy(centres), points_of(points), width)
+        np.testing.assert_array_equal(alone, row)
+    for sigma in (0.0, -1.0, [1.0, float("nan")]):
+        with pytest.raises(ValueError, match="expected standard deviations above 0"):
+            sosie.parzen_log_likelihood(centres, points, sigma)
+
+
+def points_of(points: Array) -> Array:
+    features = sosie.FeatureSet()
+    features.update(points)
+    return features
+
+
 # --- Against torchmetrics' formulas ---------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from sosie.zoo.degradations import (
     PoissonNoise,
     RainStreaks,
     SaltAndPepperNoise,
+    Sometimes,
     Twist,
     list_degradations,
     parse_degradation,
@@ -106,6 +107,19 @@ def test_one_after_the_other() -> None:
     damaged, known_too = Compose([first, second])(images, generator=seeded())
     assert torch.equal(damaged, expected.clamp(0, 1) * known)
     assert torch.equal(known, known_too)
+
+
+def test_half_of_the_images_are_damaged_sometimes() -> None:
+    assert parse_degradation("jpeg:30, missing_pixels:0.5?") == Compose(
+        (JPEG(30.0), Sometimes(MissingPixels(0.5)))
+    )
+    images = torch.rand(200, 1, 8, 8, generator=seeded(3))
+    damaged, known = parse_degradation("missing_pixels:0.5?")(images, generator=seeded())
+    is_hit = (known == 0).flatten(1).any(1)
+    # Five standard deviations of a binomial count.
+    assert abs(is_hit.sum().item() - 100) < 5 * math.sqrt(200 / 4)
+    assert torch.equal(damaged, images * known)
+    assert not (known[is_hit] == 0).flatten(1).all(1).any()
 
 
 # -------------------------------------------------------------------------------------------- noise

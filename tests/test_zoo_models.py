@@ -17,7 +17,7 @@ from sosie.zoo import create_model, list_models, register_model, save_model
 from sosie.zoo.data import ImageCollection, open_collection
 from sosie.zoo.evaluation import denoising_psnr
 from sosie.zoo.files import InvalidFileError
-from sosie.zoo.model import AdversarialPair, RepairModel
+from sosie.zoo.model import AdversarialPair, Classifier, RepairModel
 from sosie.zoo.noise import Noise
 from sosie.zoo.repair_cnn import RepairCNNConfig
 from sosie.zoo.repair_unet import MaskedConv2d
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 #: Every model, as small as makes sense; the variants that are other code.
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "features_lenet": ("features_lenet", {"width": 8, "dimensions": 16}),
     "gan_mlp": ("gan_mlp", {"hidden": 64, "latent": 16}),
     "gan_dcgan": ("gan_dcgan", {"width": 8, "latent": 16}),
     "gan_dcgan-hinge": ("gan_dcgan", {"width": 8, "latent": 16, "loss": "hinge"}),
@@ -37,6 +38,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "gan_dcgan-wgan-gp": ("gan_dcgan", {"width": 8, "latent": 16, "loss": "wgan-gp"}),
     "vae_mlp": ("vae_mlp", {"hidden": 64, "latent": 8}),
     "vae_mlp-gaussian": ("vae_mlp", {"hidden": 64, "latent": 8, "likelihood": "gaussian"}),
+    "vae_mlp-iwae": (
+        "vae_mlp",
+        {"hidden": 64, "latent": 8, "layers": 2, "activation": "tanh", "binarise": True},
+    ),
     "vae_conv": ("vae_conv", {"width": 8, "latent": 8}),
     "vae_conv-mse": ("vae_conv", {"width": 8, "latent": 8, "reconstruction": "mse"}),
     "vae_conv-ssim": ("vae_conv", {"width": 8, "latent": 8, "reconstruction": "ssim"}),
@@ -51,6 +56,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         "repair_cnn",
         {"width": 16, "depth": 4, "channels": 1, "batch_norm": True},
     ),
+    "repair_cnn-folded": (
+        "repair_cnn",
+        {"width": 16, "depth": 4, "channels": 1, "residual": True, "downscale": 2},
+    ),
     "repair_unet": ("repair_unet", {"widths": (8, 12, 16), "keep_known": False}),
     "repair_unet-partial": (
         "repair_unet",
@@ -60,7 +69,15 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         "repair_unet",
         {"widths": (8, 12, 16), "convolution": "plain", "keep_known": False},
     ),
+    "repair_rcnn-folded": (
+        "repair_rcnn",
+        {"width": 16, "stages": 2, "blocks": 1, "channels": 1, "downscale": 2},
+    ),
     "repair_rcnn": ("repair_rcnn", {"width": 8, "stages": 3, "blocks": 1, "channels": 1}),
+    "repair_rcnn-fill": (
+        "repair_rcnn",
+        {"width": 8, "stages": 2, "blocks": 1, "channels": 1, "downscale": 2, "fill": (1.0, 2.0)},
+    ),
 }
 every_model = pytest.mark.parametrize("case", SMALL)
 
@@ -87,8 +104,8 @@ def arguments(model: Any) -> tuple[torch.Tensor, ...]:
 
 def test_names() -> None:
     assert list_models() == [
-        "gan_dcgan", "gan_mlp", "repair_cnn", "repair_rcnn", "repair_unet", "vae_conv",
-        "vae_discrete", "vae_mlp",
+        "features_lenet", "gan_dcgan", "gan_mlp", "repair_cnn", "repair_rcnn", "repair_unet",
+        "vae_conv", "vae_discrete", "vae_mlp",
     ]  # fmt: skip
     assert list_models("*cnn") == ["repair_cnn", "repair_rcnn"]
     assert {SMALL[case][0] for case in SMALL} == set(list_models())
@@ -168,6 +185,10 @@ def test_images_are_images(case: str) -> None:
         assert images.shape == inputs[0].shape
         assert images.isfinite().all()
         return
+    if isinstance(model, Classifier):
+        assert images.shape == (3, model.config.classes)
+        assert torch.equal(model.classifier(model.features(*inputs)), images)
+        return
     assert images.shape == (3, *model.image_shape)
     samples = model.sample(5, Noise(0))
     for each in (images, samples):
@@ -246,7 +267,14 @@ def test_known_pixels_can_be_kept() -> None:
 @pytest.fixture(scope="module")
 def fashion() -> ImageCollection:
     images = open_collection("fashion-mnist-2000")
-    return ImageCollection(images.training[:600], images.validation[:100])
+    assert images.training_labels is not None
+    assert images.validation_labels is not None
+    return ImageCollection(
+        images.training[:600],
+        images.validation[:100],
+        training_labels=images.training_labels[:600],
+        validation_labels=images.validation_labels[:100],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +292,7 @@ LEARNING = {
     **dict.fromkeys((case for case in SMALL if case.startswith("vae")), 60),
     **dict.fromkeys((case for case in SMALL if case.startswith("repair")), 60),
     "gan_dcgan-wgan-gp": 100,
+    "features_lenet": 60,
 }
 
 
@@ -289,6 +318,8 @@ def test_short_trainings_help(
         assert after["ssim"] > before["ssim"] + 0.005
     if "loss" in after:
         assert after["loss"] < before["loss"] - 0.03 * abs(before["loss"])
+    if "accuracy" in after:
+        assert after["accuracy"] > 0.6  # of ten classes
     if "kernel_distance" in after:
         assert after["kernel_distance"] < 0.9 * before["kernel_distance"]
 
@@ -297,7 +328,7 @@ def measured(model: Any, images: ImageCollection, settings: Settings) -> dict[st
     """What a validation finds; for repair also the loss, on the same 16 crops every time."""
     objective = objective_of(model, settings)
     model.eval()
-    values = objective.judge(images.validation, torch.device("cpu")).measure(model)
+    values = objective.judge(images, torch.device("cpu")).measure(model)
     if isinstance(objective, Repairing):
         sequence = training_sequence(model, images, settings)
         batch = next(iter(DataLoader([sequence[i] for i in range(16)], batch_size=16)))

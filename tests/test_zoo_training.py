@@ -27,11 +27,13 @@ from sosie.zoo.data import (
     ImageCollection,
     TrainingSequence,
     centre_crop,
+    free_photographs,
     open_collection,
     to_tensor,
 )
 from sosie.zoo.degradations import GaussianNoise
 from sosie.zoo.files import InvalidFileError
+from sosie.zoo.photographs import HELD_OUT
 from sosie.zoo.repair_cnn import RepairCNN
 from sosie.zoo.training import Settings, Trainer, train
 from sosie.zoo.training.checkpoints import saved_checkpoints
@@ -203,6 +205,22 @@ def test_pixels_become_tensors() -> None:
     )
 
 
+def test_free_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_photographs, "WALLPAPERS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="package lomiri-wallpapers"):
+        open_collection("free-photographs")
+    wallpapers = [name for name in free_photographs.CREDITS if "_by_" in name]
+    for name in wallpapers:
+        Image.fromarray(np.full((80, 120, 3), 50, np.uint8)).save(tmp_path / name)
+    collection = open_collection("free-photographs")
+    assert len(collection.training) == 2 * len(free_photographs.CREDITS)
+    shapes = [image.shape for image in collection.training[-2:]]
+    assert shapes == [(40, 60, 3), (20, 30, 3)]
+    assert not set(free_photographs.CREDITS) & set(HELD_OUT)
+    licences = {licence for licence, _ in free_photographs.CREDITS.values()}
+    assert licences == {"public domain", "CC0-1.0", "CC-BY-4.0"}
+
+
 def test_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = open_collection("digits")
     assert digits.common_shape() == (1, 8, 8)
@@ -220,6 +238,18 @@ def test_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (len(opened.training), len(opened.validation)) == (27, 3)
         np.testing.assert_array_equal(opened.training[9][..., 0], array[10])
         np.testing.assert_array_equal(opened.validation[0][..., 0], array[9])
+    opened = open_collection(tmp_path / "a.npz")
+    assert opened.validation_labels.tolist() == [9, 19, 29]
+    assert opened.training_labels[9] == 10
+    np.savez(
+        tmp_path / "parts.npz", test_labels=np.arange(5), train_images=array[5:],
+        train_labels=np.arange(25), test_images=array[:5],
+    )  # fmt: skip
+    parts = open_collection(tmp_path / "parts.npz")
+    np.testing.assert_array_equal(np.stack(parts.training)[..., 0], array[5:])
+    np.testing.assert_array_equal(np.stack(parts.validation)[..., 0], array[:5])
+    assert parts.validation_labels.tolist() == list(range(5))
+    assert parts.training_labels.tolist() == list(range(25))
     (tmp_path / "train-images-idx3-ubyte").write_bytes(header + array.tobytes()[:-1])
     with pytest.raises(ValueError, match=r"899 samples for sizes \(30, 6, 5\)"):
         open_collection(tmp_path / "train-images-idx3-ubyte")
@@ -253,6 +283,30 @@ def test_folders_name_what_they_leave_out(tmp_path: Path) -> None:
     assert fitting.skipped[-1].reason == "30 x 8, smaller than the crop of 16 x 16"
     with pytest.raises(ValueError, match=r"of at least 64 x 64 pixels, all \d+ are smaller"):
         images.at_least((64, 64))
+
+
+def test_labels_go_with_their_images() -> None:
+    pixels = [np.full((4 + i % 2, 4, 1), i, np.uint8) for i in range(8)]
+    labels = np.arange(8)
+    images = ImageCollection(
+        pixels[:6], pixels[6:], training_labels=labels[:6], validation_labels=labels[6:]
+    ).at_least((5, 4))
+    assert images.training_labels.tolist() == [1, 3, 5]
+    assert images.validation_labels.tolist() == [7]
+    sequence = TrainingSequence(
+        images.training, channels=1, crop=(5, 4), seed=0, labels=images.training_labels
+    )
+    items = [sequence[position] for position in range(6)]
+    assert sorted(int(item["labels"]) for item in items) == [1, 1, 3, 3, 5, 5]
+    for item in items:
+        assert round(255 * float(item["images"][0, 0, 0])) == int(item["labels"])
+    with pytest.raises(ValueError, match="got 2 labels for 3 images"):
+        TrainingSequence(images.training, channels=1, crop=(4, 4), seed=0, labels=labels[:2])
+    with pytest.raises(ValueError, match="learns from labels, which these images do not have"):
+        train(
+            create_model("features_lenet", image_shape=(1, 16, 16)),
+            ImageCollection([np.zeros((16, 16, 1), np.uint8)] * 2, []),
+        )
 
 
 # ------------------------------------------------------------------------------ interrupted and not

@@ -6,15 +6,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
+import sosie
 from sosie.cli.app import app
 from sosie.zoo import Weights, create_model, list_weights, save_model
 from sosie.zoo import weights as weights_module
+from sosie.zoo.data import open_collection, to_tensor
+from sosie.zoo.degradations import parse_degradation
 from sosie.zoo.files import InvalidFileError, digest
+from sosie.zoo.noise import Noise
+from sosie.zoo.repair_unet import normalised_convolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -120,3 +128,76 @@ def test_files_are_small_and_as_described(weights: Weights) -> None:
     assert all(each.licence and each.attribution for each in weights.data)
     model = create_model(weights.model, weights=weights.variant)
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+# --------------------------------------------------------------------------- what they are good for
+
+REPAIR = ("repair_cnn", "repair_rcnn")
+
+
+def held_out_crops() -> list[Tensor]:
+    """Two of each photograph that no weights were trained on."""
+    images = open_collection("photographs").validation
+    return [
+        to_tensor(pixels[100:228, left : left + 128], 3)[None]
+        for pixels in images
+        for left in (40, 240)
+    ]
+
+
+def scores(repair: Any, damage: str) -> tuple[float, float]:
+    """Mean PSNR and SSIM of damaged crops after repair."""
+    values = []
+    for index, original in enumerate(held_out_crops()):
+        generator = torch.Generator().manual_seed(index)
+        damaged, known = parse_degradation(damage)(original, generator=generator)
+        with torch.inference_mode():
+            repaired = repair(damaged, known).clamp(0.0, 1.0)
+        psnr = sosie.psnr(repaired, original, data_range=1.0)
+        values.append((float(psnr), float(sosie.ssim(repaired, original, data_range=1.0))))
+    psnr, ssim = np.mean(values, axis=0).tolist()
+    return psnr, ssim
+
+
+def smoothed(damaged: Tensor, known: Tensor) -> Tensor:
+    """What needs no training: the Gaussian mean of the known pixels around each."""
+    return normalised_convolution(damaged, known, (1.0,))[:, 0]
+
+
+@pytest.mark.parametrize("name", REPAIR)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "rain_streaks:0.2",
+        "missing_pixels:0.5",
+        "rain_streaks:0.2,gaussian_noise:0.05,missing_pixels:0.5",
+    ],
+)
+def test_photographs_are_repaired(name: str, damage: str) -> None:
+    psnr, ssim = scores(create_model(name, weights="default"), damage)
+    for other in (lambda damaged, _: damaged, smoothed):
+        other_psnr, other_ssim = scores(other, damage)
+        assert psnr > other_psnr + 1
+        assert ssim > other_ssim + 0.02
+
+
+def test_the_recurrent_network_repairs_better_with_as_many_parameters() -> None:
+    plain, recurrent = (create_model(name, weights="default") for name in REPAIR)
+    counts = [sum(each.numel() for each in model.parameters()) for model in (plain, recurrent)]
+    assert counts[1] == pytest.approx(counts[0], rel=0.02)
+    for damage in ("rain_streaks:0.2", "missing_pixels:0.5"):
+        (psnr, ssim), (plain_psnr, plain_ssim) = scores(recurrent, damage), scores(plain, damage)
+        assert psnr > plain_psnr
+        assert ssim > plain_ssim
+
+
+@pytest.mark.parametrize("name", ["gan_dcgan", "vae_mlp"])
+def test_generated_images_are_like_real_ones(name: str) -> None:
+    real = torch.stack(
+        [to_tensor(each, 1) for each in open_collection("fashion-mnist-2000").training]
+    )
+    with torch.inference_mode():
+        fake = create_model(name, weights="default").sample(1000, Noise(0))
+    assert 0 <= fake.min() <= fake.max() <= 1
+    assert fake.mean().item() == pytest.approx(real.mean().item(), abs=0.05)
+    assert fake.std().item() == pytest.approx(real.std().item(), abs=0.05)

@@ -19,6 +19,7 @@ from sosie.generation import (
     FeatureSet,
     frechet_distance,
     kernel_distance,
+    parzen_log_likelihood,
     prdc,
 )
 from sosie.paired import cosine_similarity, euclidean_distance
@@ -56,6 +57,7 @@ __all__ = [
     "mse",
     "nn",
     "pack",
+    "parzen_log_likelihood",
     "patch",
     "prdc",
     "psnr",

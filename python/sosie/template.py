@@ -267,7 +267,7 @@ class _Correlation:
 def _transforms(shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
     """SciPy's Fourier transforms and lengths that suit them, else NumPy's, which are slower."""
     try:
-        from scipy import fft  # type: ignore[import-untyped]
+        from scipy import fft
     except ImportError:
         return np.fft, shape
     return fft, tuple(fft.next_fast_len(size, real=True) for size in shape)

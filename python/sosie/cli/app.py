@@ -10,6 +10,7 @@ import typer
 import sosie
 from sosie.cli.compare import compare
 from sosie.cli.demo import demo
+from sosie.cli.evaluate import evaluate
 from sosie.cli.export import export
 from sosie.cli.generate import generate
 from sosie.cli.info import info
@@ -46,5 +47,5 @@ def _root(
     """
 
 
-for _command in (compare, demo, export, generate, info, repair, train, weights):
+for _command in (compare, demo, evaluate, export, generate, info, repair, train, weights):
     app.command()(_command)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sosie.zoo.model import Model
     from sosie.zoo.training import Result, Settings
 
-__all__ = ["train"]
+__all__ = ["parsed_options", "train"]
 
 
 def _option(text: str) -> Any:
@@ -37,7 +37,7 @@ def train(
         str,
         typer.Option(
             help="A folder of images, an idx, npz or npy file, or one of: photographs, "
-            "fashion-mnist, fashion-mnist-2000, digits.  "
+            "free-photographs, fashion-mnist, fashion-mnist-2000, digits.  "
             "[default: photographs to repair, else fashion-mnist-2000]",
             show_default=False,
         ),
@@ -116,7 +116,9 @@ def train(
         and name not in ("model", "data", "output", "options", "weights", "resume", "tensorboard")
         and name != "as_json"
     }
-    network, settings, images = _prepared(model, data, weights, _parsed(options or []), given)
+    network, settings, images = _prepared(
+        model, data, weights, parsed_options(options or []), given
+    )
     folder = output or Path("runs") / model
     try:
         outcome = _run(network, images, settings, folder, resume, tensorboard)
@@ -125,7 +127,7 @@ def train(
         _leave_the_others()
 
 
-def _parsed(options: list[str]) -> dict[str, Any]:
+def parsed_options(options: list[str]) -> dict[str, Any]:
     """NAME=VALUE, where a value is JSON, numbers with commas between them, or else text."""
     config: dict[str, Any] = {}
     for option in options:

@@ -9,7 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["distances", "frechet_distance", "kernel_distance", "moments", "prdc"]
+__all__ = [
+    "distances",
+    "frechet_distance",
+    "kernel_distance",
+    "moments",
+    "parzen_log_likelihood",
+    "prdc",
+]
 
 Array = NDArray[np.float64]
 
@@ -91,3 +98,18 @@ def frechet_distance(real: ArrayLike, fake: ArrayLike) -> float:
     eigenvalues = np.linalg.eigvals(cov_real @ cov_fake).real.clip(0.0)
     traces = np.trace(cov_real) + np.trace(cov_fake) - 2.0 * np.sqrt(eigenvalues).sum()
     return float(difference @ difference + traces)
+
+
+def parzen_log_likelihood(centres: ArrayLike, points: ArrayLike, sigma: float) -> Array:
+    """Log-density of each point under the mean of normal distributions around the centres.
+
+    Examples
+    --------
+    >>> parzen_log_likelihood([[0.0], [0.0]], [[0.0]], 1.0)
+    array([-0.91893853])
+    """
+    between = distances(points, centres)
+    dimension = np.asarray(centres).shape[1]
+    logs = -0.5 * (between / sigma) ** 2 - dimension * np.log(np.sqrt(2 * np.pi) * sigma)
+    largest = logs.max(axis=1, keepdims=True)
+    return np.asarray(np.log(np.exp(logs - largest).mean(axis=1)) + largest[:, 0])

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import sosie
+from sosie.report.evaluation import image_grid
 from sosie.report.page import data_uri, render
 from sosie.report.pictures import COLOUR_SCALE_STOPS, encode_heat_map, encode_picture
 from sosie.report.plots import loss_curve
 from sosie.zoo.demonstration import DAMAGED, JUDGES, METHODS, NETWORK, NON_LOCAL, PLAIN, SOSIE
+from sosie.zoo.evaluation.generation import GENERATED
 
 if TYPE_CHECKING:
     from sosie.zoo.demonstration import Outcome, Photograph
+    from sosie.zoo.demonstration_generator import Generator
 
 __all__ = ["demonstration_html", "demonstration_json"]
 
@@ -36,6 +39,20 @@ def demonstration_json(outcome: Outcome) -> dict[str, Any]:
             for photograph in outcome.photographs
         },
         "step_seconds": {name: asdict(times) for name, times in outcome.times.items()},
+        "generator": _generator_record(outcome.generator),
+    }
+
+
+def _generator_record(generator: Generator) -> dict[str, Any]:
+    matches = generator.evaluation.matches
+    return {
+        "model": generator.model,
+        "parameters": generator.parameters,
+        "steps": generator.steps,
+        "training_seconds": generator.seconds,
+        "losses": generator.losses,
+        "images": generator.evaluation.count,
+        "matches": [{**asdict(match), "prdc": match.prdc._asdict()} for match in matches],
     }
 
 
@@ -60,6 +77,13 @@ def demonstration_html(outcome: Outcome) -> str:
         ],
         stops=COLOUR_SCALE_STOPS,
         curve=loss_curve(outcome.losses),
+        generator=outcome.generator,
+        generator_curve=loss_curve(outcome.generator.losses),
+        generated=GENERATED,
+        grids=[
+            ("made up", image_grid(outcome.generator.evaluation.samples)),
+            ("real, never seen", image_grid(outcome.generator.evaluation.real)),
+        ],
         ours=ours,
         plain=plain,
         longest_step=max(ours.step, plain.step),
@@ -81,6 +105,7 @@ def _photograph(photograph: Photograph) -> dict[str, Any]:
     ]
     return {
         "stem": stem,
+        "title": stem,
         "credit": photograph.credit,
         "width": width,
         "height": height,

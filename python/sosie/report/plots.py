@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-__all__ = ["distribution", "loss_curve"]
+__all__ = ["curve", "distribution", "loss_curve"]
 
 #: Colours that stand for the page's colour variables until `_inline` puts these in their place.
 _VARIABLES = {
@@ -26,6 +26,9 @@ _VARIABLES = {
     "#050505": "var(--warm)",
 }
 _INK, _MUTED, _LINE, _ACCENT, _WARM = _VARIABLES
+
+#: Up to so many points of a curve are marked.
+_MARKED = 40
 
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
@@ -129,6 +132,32 @@ def loss_curve(losses: Sequence[float]) -> Markup:
         axes.set_ylabel("loss (lower is better)")
         axes.grid(axis="y")
         return _inline(figure, f"Training loss over {len(losses)} steps, down to {smooth[-1]:.3f}")
+
+
+def curve(steps: Sequence[float], values: Sequence[float], *, label: str) -> Markup:
+    """Something over the steps of a training; values that are not finite are left out.
+
+    Parameters
+    ----------
+    steps, values : sequence of float
+    label : str
+        What the values are, with unit.
+
+    Returns
+    -------
+    Markup
+        An ``<svg>`` element.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(width=3.6, height=2.1)
+        is_few = len(values) <= _MARKED
+        axes.plot(
+            steps, values, color=_ACCENT, linewidth=1.4, marker="o" if is_few else "", markersize=3
+        )
+        axes.set_xlabel("training step")
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+        return _inline(figure, f"{label} over {len(values)} points of a training")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

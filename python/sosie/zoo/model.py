@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sosie.zoo.noise import Noise
 
-__all__ = ["AdversarialPair", "Autoencoder", "Model", "RepairModel"]
+__all__ = ["AdversarialPair", "Autoencoder", "Classifier", "Model", "RepairModel"]
 
 
 class Model(nn.Module):
@@ -162,3 +162,20 @@ class AdversarialPair(Model, ABC):
         """New images, shape (count, C, H, W) in [0, 1]."""
         images: Tensor = self(noise.normal(count, self.config.latent))
         return images
+
+
+class Classifier(Model, ABC):
+    """Tells classes of images apart, and makes rows of numbers of them on the way."""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """What the classes are told from, shape (N, D).
+
+        Parameters
+        ----------
+        images : Tensor, shape (N, C, H, W)
+        """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Unnormalised log-probabilities of the classes, shape (N, classes)."""

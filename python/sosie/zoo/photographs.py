@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["CREDITS", "HELD_OUT", "TRAINING", "load_photograph"]
+__all__ = ["CREDITS", "HELD_OUT", "TRAINING", "halved", "load_photograph"]
 
 #: Photographs to learn from.
 TRAINING = (
@@ -58,6 +58,14 @@ def load_photograph(name: str) -> Pixels:
     """
     with Image.open(_folder() / name) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def halved(photograph: Pixels) -> Pixels:
+    """Mean over boxes of 2 x 2 pixels."""
+    height, width = (size // 2 for size in photograph.shape[:2])
+    boxes = photograph[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
+    means: Pixels = np.rint(boxes.mean(axis=(1, 3))).astype(np.uint8)
+    return means
 
 
 def _folder() -> Path:

@@ -27,6 +27,7 @@ __all__ = ["create_model", "list_models", "model_class", "register_model", "save
 
 #: Each is a module of this package that registers the model of its name when it is imported.
 _BUILT_IN = (
+    "features_lenet",
     "gan_dcgan",
     "gan_mlp",
     "repair_cnn",

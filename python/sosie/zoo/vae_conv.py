@@ -7,14 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sosie.nn import SSIMLoss, WeightedSSDLoss
-from sosie.zoo.densities import bernoulli_nll, gaussian_kl, gaussian_nll
-from sosie.zoo.model import Autoencoder
-from sosie.zoo.noise import Noise
+from sosie.zoo.densities import bernoulli_nll, gaussian_nll
+from sosie.zoo.gaussian_autoencoder import GaussianAutoencoder
 from sosie.zoo.registry import register_model
 
 __all__ = ["ConvolutionalVAE", "ConvolutionalVAEConfig", "local_precision"]
@@ -69,7 +67,7 @@ class ConvolutionalVAEConfig:
 
 
 @register_model("vae_conv")
-class ConvolutionalVAE(Autoencoder):
+class ConvolutionalVAE(GaussianAutoencoder):
     """Variational autoencoder of strided convolutions; called with images of ``image_shape``.
 
     Examples
@@ -105,47 +103,37 @@ class ConvolutionalVAE(Autoencoder):
         """See :meth:`Model.training_defaults`."""
         return {"batch": 64, "learning_rate": 1e-3}
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log-variances of the codes, each (N, latent)."""
-        mean, log_variance = self.encoder(images).chunk(2, dim=1)
-        return mean, log_variance
+    @property
+    def has_likelihood(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_likelihood`."""
+        return self.config.reconstruction in ("bce", "mse")
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Images, in [0, 1]."""
-        return torch.sigmoid(self.decoder(codes))
+    @property
+    def has_density(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_density`."""
+        return bool(self.config.reconstruction == "mse")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Reconstructions from the codes' means."""
-        return self.decode(self.encode(images)[0])
-
-    def terms(self, images: Tensor, noise: Noise, step: int) -> dict[str, Tensor]:
-        """See :meth:`Autoencoder.terms`: "loss", "reconstruction", "kl"."""
-        del step
-        mean, log_variance = self.encode(images)
-        codes = mean + torch.exp(0.5 * log_variance) * noise.normal(*mean.shape)
-        reconstruction = self._error(self.decoder(codes), images)
-        kl = gaussian_kl(mean, log_variance).mean()
-        loss = reconstruction + self.config.beta * kl
-        return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
-
-    def sample(self, count: int, noise: Noise) -> Tensor:
-        """Images of codes from the prior."""
-        return self.decode(noise.normal(count, self.config.latent))
-
-    def _error(self, logits: Tensor, images: Tensor) -> Tensor:
-        """Mean over the batch of the error summed over an image."""
-        kind, sigma = self.config.reconstruction, self.config.sigma
+    def nll(self, codes: Tensor, images: Tensor) -> Tensor:
+        """See :meth:`GaussianAutoencoder.nll`."""
+        kind = self.config.reconstruction
         if kind == "bce":
-            return bernoulli_nll(logits, images).mean()
-        decoded = torch.sigmoid(logits)
+            return bernoulli_nll(self.decoder(codes), images)
         if kind == "mse":
-            return gaussian_nll(decoded, images, sigma).mean()
+            return gaussian_nll(self.decode(codes), images, self.config.sigma)
+        raise ValueError(f"a likelihood needs the reconstruction bce or mse, got {kind!r}")
+
+    def reconstruction_error(self, codes: Tensor, images: Tensor) -> Tensor:
+        """See :meth:`GaussianAutoencoder.reconstruction_error`."""
+        kind = self.config.reconstruction
+        if kind not in ("ssim", "wssd"):
+            return super().reconstruction_error(codes, images)
         error: Tensor
+        decoded = self.decode(codes)
         if kind == "ssim":
             error = self._ssim(decoded, images) * images[0].numel()
         else:
             error = self._weighted_ssd(decoded, images, local_precision(images))
-            error = error / (2 * sigma**2 * images.shape[0])
+            error = error / (2 * self.config.sigma**2 * images.shape[0])
         return error
 
 

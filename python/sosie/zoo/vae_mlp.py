@@ -2,8 +2,9 @@
 """A variational autoencoder of linear layers.
 
 Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014: 784 -> 1024 -> 128 means and 128
-log-variances, and 128 -> 1024 -> 784. What the decoder sees is a sample, ``mean + deviation *
-noise``; without it the divergence would have no meaning.
+log-variances, and 128 -> 1024 -> 784. The smaller network of Burda, Grosse, Salakhutdinov,
+"Importance weighted autoencoders", ICLR 2016, is ``hidden=200, layers=2, activation="tanh",
+latent=50, binarise=True``.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sosie.zoo.densities import bernoulli_nll, gaussian_kl, gaussian_nll
-from sosie.zoo.model import Autoencoder
+from sosie.zoo.densities import bernoulli_nll, gaussian_nll
+from sosie.zoo.gaussian_autoencoder import GaussianAutoencoder
 from sosie.zoo.noise import Noise
 from sosie.zoo.registry import register_model
 
 __all__ = ["VAEMLP", "VAEMLPConfig"]
 
 _LIKELIHOODS = ("bernoulli", "gaussian")
+_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class VAEMLPConfig:
         Channels, height and width.
     hidden, latent : int
         Width of the hidden layers, numbers in a code.
+    layers : int
+        Hidden layers on the way to the codes, and as many on the way back.
+    activation : {"relu", "tanh"}
+        Of the hidden layers.
     likelihood : {"bernoulli", "gaussian"}
         Distribution of a pixel, given the code.
     sigma : float
@@ -50,6 +56,8 @@ class VAEMLPConfig:
     image_shape: tuple[int, int, int] = (1, 28, 28)
     hidden: int = 1024
     latent: int = 128
+    layers: int = 1
+    activation: str = "relu"
     likelihood: str = "bernoulli"
     sigma: float = 0.1
     binarise: bool = False
@@ -60,10 +68,16 @@ class VAEMLPConfig:
             raise ValueError(
                 f"expected a likelihood out of {', '.join(_LIKELIHOODS)}, got {self.likelihood!r}"
             )
+        if self.activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"expected an activation out of {', '.join(_ACTIVATIONS)}, got {self.activation!r}"
+            )
+        if self.layers < 1:
+            raise ValueError(f"expected at least 1 hidden layer, got layers={self.layers}")
 
 
 @register_model("vae_mlp")
-class VAEMLP(Autoencoder):
+class VAEMLP(GaussianAutoencoder):
     """Variational autoencoder of linear layers; called with images of ``image_shape``.
 
     Examples
@@ -79,69 +93,43 @@ class VAEMLP(Autoencoder):
         super().__init__(config)
         pixels = math.prod(config.image_shape)
         self.encoder = nn.Sequential(
-            nn.Flatten(1),
-            nn.Linear(pixels, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, 2 * config.latent),
+            nn.Flatten(1), *self._hidden(pixels), nn.Linear(config.hidden, 2 * config.latent)
         )
         self.decoder = nn.Sequential(
-            nn.Linear(config.latent, config.hidden),
-            nn.ReLU(),
+            *self._hidden(config.latent),
             nn.Linear(config.hidden, pixels),
             nn.Unflatten(1, config.image_shape),
         )
+
+    def _hidden(self, inputs: int) -> list[nn.Module]:
+        config = self.config
+        layers: list[nn.Module] = []
+        for before in [inputs, *[config.hidden] * (config.layers - 1)]:
+            layers += [nn.Linear(before, config.hidden), _ACTIVATIONS[config.activation]()]
+        return layers
 
     def training_defaults(self) -> dict[str, Any]:
         """See :meth:`Model.training_defaults`."""
         return {"batch": 128, "learning_rate": 1e-3}
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log-variances of the codes, each (N, latent)."""
-        mean, log_variance = self.encoder(images).chunk(2, dim=1)
-        return mean, log_variance
+    def seen(self, images: Tensor, noise: Noise) -> Tensor:
+        """See :meth:`GaussianAutoencoder.seen`."""
+        if not self.config.binarise:
+            return images
+        return (noise.uniform(*images.shape) < images).to(images.dtype)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Means of the pixels, in [0, 1]."""
-        return torch.sigmoid(self.decoder(codes))
+    @property
+    def has_likelihood(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_likelihood`."""
+        return True
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Reconstructions from the codes' means."""
-        return self.decode(self.encode(images)[0])
+    @property
+    def has_density(self) -> bool:
+        """See :attr:`GaussianAutoencoder.has_density`."""
+        return bool(self.config.likelihood == "gaussian" or self.config.binarise)
 
-    def terms(self, images: Tensor, noise: Noise, step: int) -> dict[str, Tensor]:
-        """See :meth:`Autoencoder.terms`: "loss", "reconstruction", "kl"."""
-        del step
-        config = self.config
-        if config.binarise:
-            images = (noise.uniform(*images.shape) < images).float()
-        mean, log_variance = self.encode(images)
-        codes = mean + torch.exp(0.5 * log_variance) * noise.normal(*mean.shape)
-        reconstruction = self._nll(codes, images).mean()
-        kl = gaussian_kl(mean, log_variance).mean()
-        loss = reconstruction + config.beta * kl
-        return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
-
-    def log_likelihood(self, images: Tensor, noise: Noise, samples: int = 500) -> Tensor:
-        """Estimate of log p(x) by importance sampling, shape (N,).
-
-        ``log 1/K sum_k p(x, z_k) / q(z_k | x)`` with K samples; Burda, Grosse, Salakhutdinov,
-        "Importance weighted autoencoders", ICLR 2016. A lower bound on average, tight for many.
-        """
-        mean, log_variance = self.encode(images)
-        log_weights = []
-        for _ in range(samples):
-            unit = noise.normal(*mean.shape)
-            codes = mean + torch.exp(0.5 * log_variance) * unit
-            # log p(z) - log q(z | x); the constants of the two Gaussians cancel.
-            ratio = -0.5 * (codes.square() - unit.square() - log_variance).sum(1)
-            log_weights.append(ratio - self._nll(codes, images))
-        return torch.logsumexp(torch.stack(log_weights), 0) - math.log(samples)
-
-    def sample(self, count: int, noise: Noise) -> Tensor:
-        """Means of the pixels for codes from the prior."""
-        return self.decode(noise.normal(count, self.config.latent))
-
-    def _nll(self, codes: Tensor, images: Tensor) -> Tensor:
+    def nll(self, codes: Tensor, images: Tensor) -> Tensor:
+        """See :meth:`GaussianAutoencoder.nll`."""
         logits = self.decoder(codes)
         if self.config.likelihood == "bernoulli":
             return bernoulli_nll(logits, images)

@@ -3,6 +3,8 @@
 
 =======================  ========================================================================
 ``photographs``          the photographs inside scikit-image, two of them to judge by
+``free-photographs``     the free ones of these and of Debian's ``lomiri-wallpapers-16.04``; the
+                         same two to judge by
 ``fashion-mnist``        all of Fashion-MNIST, where Debian's ``dataset-fashion-mnist`` puts it
 ``fashion-mnist-2000``   its first 2,000 test images, which come with sosie
 ``digits``               the 1,797 digits of 8 x 8 pixels inside scikit-learn
@@ -11,7 +13,8 @@ a file                   ``.npz`` or ``.npy`` with an array (N, H, W) or (N, H, 
                          idx, as MNIST has it, compressed or not
 =======================  ========================================================================
 
-Where nothing says otherwise, every tenth image is to judge by.
+Where nothing says otherwise, every tenth image is to judge by. Arrays of a ``.npz`` file that are
+named after "train" and "test" say so; one of integers (N,) has the classes of the images.
 """
 
 from __future__ import annotations
@@ -29,14 +32,18 @@ import numpy as np
 
 from sosie.comparison.files import UnreadableImageError, is_image_name, read_picture
 from sosie.zoo import photographs
+from sosie.zoo.data import free_photographs
 
 __all__ = ["ImageCollection", "Skipped", "list_collections", "open_collection"]
 
 #: 8-bit image, shape (H, W, C).
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+#: Class of each image, counted from 0.
+Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 #: Where Debian's package has the files.
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_IDX_NAMES = ("images-idx3", "labels-idx1")
 #: Every so many images, one is to judge by.
 _HELD_OUT = 10
 #: Decoded images of a folder are kept in memory up to this many bytes.
@@ -63,12 +70,16 @@ class ImageCollection:
         Probability of each training image to be drawn; by default all take turns.
     skipped : list of Skipped
         What was left out.
+    training_labels, validation_labels : ndarray of int64 or None
+        Classes of the images, if they are known.
     """
 
     training: Sequence[Pixels]
     validation: Sequence[Pixels]
     weights: np.ndarray[Any, np.dtype[np.float64]] | None = None
     skipped: list[Skipped] = field(default_factory=list)
+    training_labels: Labels | None = None
+    validation_labels: Labels | None = None
 
     def common_shape(self) -> tuple[int, int, int] | None:
         """Shape (C, H, W) of all images, if they have one in common."""
@@ -94,9 +105,9 @@ class ImageCollection:
         skipped = list(self.skipped)
         training, fits = _fitting(self.training, crop, skipped)
         if self.validation is self.training:
-            validation = training
+            validation, validation_fits = training, fits
         else:
-            validation, _ = _fitting(self.validation, crop, skipped)
+            validation, validation_fits = _fitting(self.validation, crop, skipped)
         if not len(training):
             raise ValueError(
                 f"expected images of at least {crop[1]} x {crop[0]} pixels, "
@@ -106,9 +117,17 @@ class ImageCollection:
         if weights is not None:
             weights = weights[np.array(fits)]
             weights = weights / weights.sum()
+        training_labels = _chosen(self.training_labels, fits)
+        validation_labels = _chosen(self.validation_labels, validation_fits)
+        if not len(validation):
+            validation, validation_labels = training, training_labels
         return ImageCollection(
-            training, validation if len(validation) else training, weights, skipped
+            training, validation, weights, skipped, training_labels, validation_labels
         )
+
+
+def _chosen(labels: Labels | None, fits: list[bool]) -> Labels | None:
+    return None if labels is None else labels[np.array(fits, bool)]
 
 
 def _fitting(
@@ -161,7 +180,7 @@ def open_collection(name: str | Path) -> ImageCollection:
         raise FileNotFoundError(
             f"no collection or path {str(name)!r}; collections are {', '.join(list_collections())}"
         )
-    return _divided(_open_file(path))
+    return _open_file(path)
 
 
 # -------------------------------------------------------------------------------------------- named
@@ -170,18 +189,19 @@ def open_collection(name: str | Path) -> ImageCollection:
 def _photographs() -> ImageCollection:
     """Photographs and copies of half their size: few images, more scales."""
     whole = [photographs.load_photograph(name) for name in photographs.TRAINING]
-    training = [*whole, *(_halved(photograph) for photograph in whole)]
+    return _weighted([*whole, *(photographs.halved(photograph) for photograph in whole)])
+
+
+def _free_photographs() -> ImageCollection:
+    return _weighted(
+        [image for name in free_photographs.CREDITS for image in free_photographs.load_scaled(name)]
+    )
+
+
+def _weighted(training: list[Pixels]) -> ImageCollection:
     weights = np.array([_weight(photograph) for photograph in training])
     held_out = [photographs.load_photograph(name) for name in photographs.HELD_OUT]
     return ImageCollection(training, held_out, weights / weights.sum())
-
-
-def _halved(photograph: Pixels) -> Pixels:
-    """Mean over boxes of 2 x 2 pixels."""
-    height, width = (size // 2 for size in photograph.shape[:2])
-    boxes = photograph[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
-    halved: Pixels = np.rint(boxes.mean(axis=(1, 3))).astype(np.uint8)
-    return halved
 
 
 def _weight(photograph: Pixels) -> float:
@@ -191,35 +211,43 @@ def _weight(photograph: Pixels) -> float:
 
 
 def _fashion_mnist() -> ImageCollection:
-    parts = []
-    for part in ("train", "t10k"):
-        path = FASHION_MNIST / f"{part}-images-idx3-ubyte.gz"
+    arrays = []
+    for name in (f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in _IDX_NAMES):
+        path = FASHION_MNIST / name
         if not path.is_file():
             raise FileNotFoundError(
                 f"no {path}: Debian's package dataset-fashion-mnist puts it there; "
                 "fashion-mnist-2000 comes with sosie"
             )
-        parts.append(_as_images(_read_idx(path), path))
-    training, validation = parts
-    return ImageCollection(training, validation)
+        arrays.append(_read_idx(path))
+    training, validation = (_as_images(images, FASHION_MNIST) for images in arrays[::2])
+    training_labels, validation_labels = (labels.astype(np.int64) for labels in arrays[1::2])
+    return ImageCollection(
+        training,
+        validation,
+        training_labels=training_labels,
+        validation_labels=validation_labels,
+    )
 
 
 def _fashion_mnist_2000() -> ImageCollection:
     path = Path(str(files("sosie.zoo.data"))) / "fashion_mnist_2000.npz"
-    return _divided(_open_file(path))
+    return _open_file(path)
 
 
 def _digits() -> ImageCollection:
     from sklearn.datasets import load_digits
 
-    levels = load_digits().images  # (1797, 8, 8) from 0 to 16
-    return _divided(_as_images(np.rint(levels * (255 / 16)).astype(np.uint8), Path("digits")))
+    digits = load_digits()
+    levels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8) from 0 to 16
+    return _divided(_as_images(levels, Path("digits")), digits.target.astype(np.int64))
 
 
 _NAMED: dict[str, Callable[[], ImageCollection]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
     "fashion-mnist-2000": _fashion_mnist_2000,
+    "free-photographs": _free_photographs,
     "photographs": _photographs,
 }
 
@@ -252,7 +280,7 @@ class _Files(Sequence[Pixels]):
         if isinstance(index, slice):
             return self.chosen(list(range(len(self)))[index])
         path = self._paths[index]
-        return self._kept[path] if path in self._kept else _read_8_bit(path)
+        return self._kept[path] if path in self._kept else read_8_bit(path)
 
 
 def _open_folder(folder: Path) -> ImageCollection:
@@ -262,7 +290,7 @@ def _open_folder(folder: Path) -> ImageCollection:
             continue
         name = str(path.relative_to(folder))
         try:
-            pixels = _read_8_bit(path)
+            pixels = read_8_bit(path)
         except UnreadableImageError as error:
             skipped.append(Skipped(name, str(error)))
             continue
@@ -282,7 +310,7 @@ def _open_folder(folder: Path) -> ImageCollection:
     return ImageCollection(files.chosen(others), files.chosen(held_out), skipped=skipped)
 
 
-def _read_8_bit(path: Path) -> Pixels:
+def read_8_bit(path: Path) -> Pixels:
     """(H, W, C) with C = 1 or 3: 16-bit samples rounded to 8, alpha left out."""
     picture = read_picture(path)
     pixels = picture.pixels
@@ -300,29 +328,54 @@ def _read_8_bit(path: Path) -> Pixels:
 # -------------------------------------------------------------------------------------------- files
 
 
-def _open_file(path: Path) -> list[Pixels]:
+def _open_file(path: Path) -> ImageCollection:
     name = path.name.removesuffix(".gz")
     if name.endswith((".npz", ".npy")):
-        return _as_images(_read_numpy(path), path)
+        return _open_numpy(path)
     if "idx" in name:
-        return _as_images(_read_idx(path), path)
+        return _divided(_as_images(_read_idx(path), path))
     raise ValueError(f"expected a folder, or a file .npz, .npy or idx, got {path}")
 
 
-def _read_numpy(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+def _open_numpy(path: Path) -> ImageCollection:
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return loaded
+            return _divided(_as_images(loaded, path))
         with loaded:
-            arrays = [loaded[name] for name in loaded.files]
+            arrays = {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is truncated or no NumPy file: {error}") from error
-    for array in arrays:
-        if array.ndim >= 3:
-            return np.asarray(array)
-    shapes = ", ".join(str(array.shape) for array in arrays) or "none"
-    raise ValueError(f"expected an array (N, H, W) in {path}, found shapes {shapes}")
+    names = [name for name, array in arrays.items() if array.ndim >= 3]
+    if not names:
+        shapes = ", ".join(str(array.shape) for array in arrays.values()) or "none"
+        raise ValueError(f"expected an array (N, H, W) in {path}, found shapes {shapes}")
+    parts = [next((name for name in names if part in name), None) for part in ("train", "test")]
+    if None in parts or parts[0] == parts[1]:
+        return _divided(_as_images(arrays[names[0]], path), _labels(arrays, names[0]))
+    training, validation = (str(name) for name in parts)
+    return ImageCollection(
+        _as_images(arrays[training], path),
+        _as_images(arrays[validation], path),
+        training_labels=_labels(arrays, training),
+        validation_labels=_labels(arrays, validation),
+    )
+
+
+def _labels(arrays: dict[str, np.ndarray[Any, np.dtype[Any]]], images: str) -> Labels | None:
+    """Of the images under a name, if there are integers as many as those.
+
+    Of several, the one that is of the same part; "train_labels" and "train_images", for example.
+    """
+    found = [
+        name
+        for name, array in arrays.items()
+        if array.ndim == 1 and array.dtype.kind in "iu" and len(array) == len(arrays[images])
+    ]
+    parts = [part for part in ("train", "test") if part in images]
+    of_part = [name for name in found if any(part in name for part in parts)]
+    names = of_part or found
+    return arrays[names[0]].astype(np.int64) if names else None
 
 
 def _read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -359,10 +412,17 @@ def _as_images(array: np.ndarray[Any, np.dtype[Any]], path: Path) -> list[Pixels
     return list(array)
 
 
-def _divided(images: list[Pixels]) -> ImageCollection:
-    training = [image for i, image in enumerate(images) if not _is_held_out(i)]
-    validation = [image for i, image in enumerate(images) if _is_held_out(i)]
-    return ImageCollection(training, validation) if validation else ImageCollection(images, images)
+def _divided(images: list[Pixels], labels: Labels | None = None) -> ImageCollection:
+    held_out = [i for i in range(len(images)) if _is_held_out(i)]
+    others = [i for i in range(len(images)) if not _is_held_out(i)]
+    if not held_out:
+        return ImageCollection(images, images, training_labels=labels, validation_labels=labels)
+    return ImageCollection(
+        [images[i] for i in others],
+        [images[i] for i in held_out],
+        training_labels=None if labels is None else labels[others],
+        validation_labels=None if labels is None else labels[held_out],
+    )
 
 
 def _is_held_out(index: int) -> bool:

@@ -50,16 +50,18 @@ class TrainingSequence(Dataset[dict[str, Tensor]]):
         Mirror, transpose and recolour crops.
     degradation : Degradation, optional
         Damage to repair.
+    labels : array of int, optional
+        Class of each image, if all take turns.
 
     Raises
     ------
     ValueError
-        An image is smaller than the crop.
+        An image is smaller than the crop, or there are labels for another number of images.
 
     Notes
     -----
     An item holds "images" (channels, *crop), float32 in [0, 1]; with a degradation also "damaged"
-    and "known".
+    and "known", with labels "labels".
     """
 
     def __init__(
@@ -72,16 +74,24 @@ class TrainingSequence(Dataset[dict[str, Tensor]]):
         weights: np.ndarray[Any, np.dtype[np.float64]] | None = None,
         augment: bool = False,
         degradation: Degradation | None = None,
+        labels: np.ndarray[Any, np.dtype[np.int64]] | None = None,
     ) -> None:
         if not len(images):
             raise ValueError("expected at least one image to train on, got none")
+        if labels is not None and (weights is not None or len(labels) != len(images)):
+            raise ValueError(
+                f"expected a label for each image, all of which take turns, got {len(labels)} "
+                f"labels for {len(images)} images{'' if weights is None else ' with weights'}"
+            )
         self._images, self._channels, self._crop = images, channels, crop
         self._seed, self._weights = seed, weights
-        self._augment, self._degradation = augment, degradation
+        self._augment, self._degradation, self._labels = augment, degradation, labels
         self._epoch, self._order = -1, np.arange(0)
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         image = self._cropped(position)
+        if self._labels is not None:
+            return {"images": image, "labels": torch.tensor(self._labels[self._turn(position)])}
         if self._degradation is None:
             return {"images": image}
         generator = torch.Generator().manual_seed(derived_seed(self._seed, _DAMAGE, position))
@@ -91,8 +101,7 @@ class TrainingSequence(Dataset[dict[str, Tensor]]):
     def _cropped(self, position: int) -> Tensor:
         height, width = self._crop
         if self._weights is None:
-            epoch, turn = divmod(position, len(self._images))
-            pixels = self._images[self._shuffled(epoch)[turn]]
+            pixels = self._images[self._turn(position)]
             if pixels.shape[:2] == self._crop and not self._augment:
                 return to_tensor(pixels, self._channels)
         random = np.random.default_rng((self._seed, _CROP, position))
@@ -111,11 +120,13 @@ class TrainingSequence(Dataset[dict[str, Tensor]]):
         powers = np.exp(random.uniform(-_LOG_GAMMA, _LOG_GAMMA, (self._channels, 1, 1)))
         return image ** torch.from_numpy(powers.astype(np.float32))
 
-    def _shuffled(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _turn(self, position: int) -> int:
+        """Whose turn it is, where all take turns."""
+        epoch, turn = divmod(position, len(self._images))
         if epoch != self._epoch:
             random = np.random.default_rng((self._seed, _ORDER, epoch))
             self._epoch, self._order = epoch, random.permutation(len(self._images))
-        return self._order
+        return int(self._order[turn])
 
 
 def to_tensor(pixels: Pixels, channels: int) -> Tensor:

@@ -17,7 +17,13 @@ which of their pixels are known:
 
 from __future__ import annotations
 
-from sosie.zoo.degradations.base import Compose, Degradation, list_degradations, parse_degradation
+from sosie.zoo.degradations.base import (
+    Compose,
+    Degradation,
+    Sometimes,
+    list_degradations,
+    parse_degradation,
+)
 from sosie.zoo.degradations.blur import GaussianBlur, MotionBlur
 from sosie.zoo.degradations.compression import JPEG, Downsample
 from sosie.zoo.degradations.geometry import ElasticWarp, LensDistortion, Twist
@@ -41,6 +47,7 @@ __all__ = [
     "PoissonNoise",
     "RainStreaks",
     "SaltAndPepperNoise",
+    "Sometimes",
     "Twist",
     "list_degradations",
     "parse_degradation",

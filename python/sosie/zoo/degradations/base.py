@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Compose", "Degradation", "list_degradations", "parse_degradation", "register"]
+__all__ = [
+    "Compose",
+    "Degradation",
+    "Sometimes",
+    "list_degradations",
+    "parse_degradation",
+    "register",
+]
 
 _classes: dict[str, type[Degradation]] = {}
 
@@ -75,6 +82,24 @@ class Compose(Degradation):
         return images, known
 
 
+@dataclass(frozen=True)
+class Sometimes(Degradation):
+    """A degradation that an image suffers or not, as a coin falls.
+
+    What learns to repair several kinds of damage meets each of them alone, too.
+    """
+
+    step: Degradation
+
+    def apply(
+        self, images: Tensor, known: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Degradation.apply`."""
+        is_hit = per_image(len(images), 0.0, 1.0, generator) < 0.5
+        damaged, known_then = self.step.apply(images, known, generator)
+        return torch.where(is_hit, damaged, images), torch.where(is_hit, known_then, known)
+
+
 def register(name: str) -> Callable[[D], D]:
     """Class decorator: make a degradation known to `parse_degradation`."""
 
@@ -94,7 +119,7 @@ def parse_degradation(text: str) -> Degradation:
     """Degradations from text: names with commas between them, each with its strength if need be.
 
     Further numbers are those of the degradation's further fields, in their order; 0 and 1 stand for
-    no and yes.
+    no and yes. After a question mark, an image suffers the damage or not, as a coin falls.
 
     Raises
     ------
@@ -109,8 +134,13 @@ def parse_degradation(text: str) -> Degradation:
     MissingPixels(share=0.5)
     >>> parse_degradation("gaussian_noise:0.1:0")
     GaussianNoise(deviation=0.1, clip=False)
+    >>> parse_degradation("jpeg:30?")
+    Sometimes(step=JPEG(quality=30.0))
     """
-    steps = [_parse_one(part.strip()) for part in text.split(",")]
+    steps = [
+        Sometimes(_parse_one(part.removesuffix("?"))) if part.endswith("?") else _parse_one(part)
+        for part in map(str.strip, text.split(","))
+    ]
     return steps[0] if len(steps) == 1 else Compose(tuple(steps))
 
 

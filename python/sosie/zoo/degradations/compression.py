@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from sosie.zoo.degradations.base import Degradation, check_between, per_image, register
+from sosie.zoo.resize import resize_bicubic
 
 __all__ = ["JPEG", "Downsample"]
 
@@ -83,7 +83,6 @@ class Downsample(Degradation):
         """See :meth:`Degradation.apply`. Not random."""
         del generator
         size = images.shape[2:]
-        small = [max(1, round(side / self.scale)) for side in size]
-        reduced = F.interpolate(images, small, mode="bicubic", antialias=True).clamp(0.0, 1.0)
-        # torch has MATLAB's and Pillow's cubic (a = -1/2) with antialiasing alone.
-        return F.interpolate(reduced, size, mode="bicubic", antialias=True), known
+        height, width = (max(1, round(side / self.scale)) for side in size)
+        reduced = resize_bicubic(images, (height, width)).clamp(0.0, 1.0)
+        return resize_bicubic(reduced, (size[0], size[1])), known

@@ -55,7 +55,8 @@ class RainStreaks(Degradation):
         self, images: Tensor, known: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Degradation.apply`."""
-        rain = self._rain(len(images), *images.shape[2:], generator)
+        count, _, height, width = images.shape
+        rain = self._rain(count, height, width, generator)
         return 1 - (1 - images) * (1 - rain), known
 
     def _rain(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import sosie
+from sosie.zoo.data import ImageCollection
 from sosie.zoo.gan_losses import discriminator_loss, generator_loss, gradient_penalty
 from sosie.zoo.model import AdversarialPair, Model
 from sosie.zoo.noise import Noise
-from sosie.zoo.training.autoencoding import fitting
+from sosie.zoo.training.autoencoding import evenly_chosen, fitting
 from sosie.zoo.training.objective import Judge, Objective, Pixels, Update
 
 __all__ = ["Adversarial"]
@@ -61,16 +62,16 @@ class Adversarial(Objective):
             update("generator", values["loss"])
         return values
 
-    def judge(self, images: Sequence[Pixels], device: torch.device) -> Judge:
+    def judge(self, images: ImageCollection, device: torch.device) -> Judge:
         """See :meth:`Objective.judge`."""
-        return _GeneratorJudge(images, self.model, device)
+        return _GeneratorJudge(images.validation, self.model, device)
 
 
 class _GeneratorJudge(Judge):
     """Kernel distance between the pixels of generated and of real images."""
 
     def __init__(self, images: Sequence[Pixels], model: Model, device: torch.device) -> None:
-        self._real = fitting(images[:_MOST], model).flatten(1)
+        self._real = fitting(evenly_chosen(images, _MOST), model).flatten(1)
         self._device = device
 
     @torch.no_grad()

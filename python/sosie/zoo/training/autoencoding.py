@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sosie.zoo.data import centre_crop, to_tensor
+from sosie.zoo.data import ImageCollection, centre_crop, to_tensor
 from sosie.zoo.model import Autoencoder, Model
 from sosie.zoo.noise import Noise
 from sosie.zoo.training.objective import Judge, Objective, Pixels, Update
 
-__all__ = ["Autoencoding"]
+__all__ = ["Autoencoding", "evenly_chosen", "fitting"]
+
+T = TypeVar("T")
 
 #: Images to judge by, how many go through the network at a time, how many are shown.
 _MOST, _BATCH, _SHOWN = 512, 128, 10
@@ -43,16 +45,16 @@ class Autoencoding(Objective):
         update("model", terms["loss"])
         return terms
 
-    def judge(self, images: Sequence[Pixels], device: torch.device) -> Judge:
+    def judge(self, images: ImageCollection, device: torch.device) -> Judge:
         """See :meth:`Objective.judge`."""
-        return _AutoencoderJudge(images, self.model, device)
+        return _AutoencoderJudge(images.validation, self.model, device)
 
 
 class _AutoencoderJudge(Judge):
     """The terms of the loss, means over the images."""
 
     def __init__(self, images: Sequence[Pixels], model: Model, device: torch.device) -> None:
-        self._images = fitting(images[:_MOST], model).to(device)
+        self._images = fitting(evenly_chosen(images, _MOST), model).to(device)
 
     @torch.no_grad()
     def measure(self, model: Any) -> dict[str, float]:
@@ -72,6 +74,18 @@ class _AutoencoderJudge(Judge):
         samples = model.sample(2 * count, Noise(_SEED, device=originals.device))
         rows = [originals, model(originals), samples[:count], samples[count:]]
         return torch.stack(rows)
+
+
+def evenly_chosen(images: Sequence[T], most: int) -> list[T]:
+    """Some of many, from begin to end: files are often sorted by class.
+
+    Examples
+    --------
+    >>> evenly_chosen(range(10), 4)
+    [0, 2, 5, 7]
+    """
+    count = min(most, len(images))
+    return [images[index * len(images) // count] for index in range(count)]
 
 
 def fitting(images: Sequence[Pixels], model: Model) -> Tensor:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sosie.zoo.data import ImageCollection
 from sosie.zoo.noise import Noise
 
 __all__ = ["Judge", "Objective", "Pixels", "Update"]
@@ -56,8 +57,8 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def judge(self, images: Sequence[Pixels], device: torch.device) -> Judge:
-        """Prepare for judging by these images, always with the same random numbers."""
+    def judge(self, images: ImageCollection, device: torch.device) -> Judge:
+        """Prepare for judging by a collection, always with the same random numbers."""
 
 
 class Judge(ABC):

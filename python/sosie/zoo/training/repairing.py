@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sosie
-from sosie.zoo.data import centre_crop, to_tensor
+from sosie.zoo.data import ImageCollection, centre_crop, to_tensor
 from sosie.zoo.degradations import Degradation
 from sosie.zoo.model import RepairModel
 from sosie.zoo.noise import Noise, derived_seed
@@ -50,9 +50,9 @@ class Repairing(Objective):
         update("model", loss)
         return {"loss": loss}
 
-    def judge(self, images: Sequence[Pixels], device: torch.device) -> Judge:
+    def judge(self, images: ImageCollection, device: torch.device) -> Judge:
         """See :meth:`Objective.judge`."""
-        return _RepairJudge(images, self.degradation, self.model.channels, device)
+        return _RepairJudge(images.validation, self.degradation, self.model.channels, device)
 
 
 class _RepairJudge(Judge):

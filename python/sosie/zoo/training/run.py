@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from sosie.zoo.data import ImageCollection, TrainingSequence
 from sosie.zoo.degradations import parse_degradation
-from sosie.zoo.model import Model, RepairModel
+from sosie.zoo.model import Classifier, Model, RepairModel
 from sosie.zoo.registry import save_model
 from sosie.zoo.training.checkpoints import load_checkpoint, load_latest, save_checkpoint
 from sosie.zoo.training.objective import Judge
@@ -136,7 +136,7 @@ def train(
         records = Records(folder, trainer.step_number, tensorboard)
     run = _Run(trainer, result, progress, folder, records)
     run.images = seen
-    run.judge = trainer.objective.judge(images.validation, trainer.accelerator.device)
+    run.judge = trainer.objective.judge(images, trainer.accelerator.device)
     start = time.perf_counter()
     try:
         for batch in batches(training_sequence(model, images, settings), trainer):
@@ -328,4 +328,5 @@ def training_sequence(
         weights=images.weights,
         augment=is_repair,
         degradation=parse_degradation(settings.degradation) if is_repair else None,
+        labels=images.training_labels if isinstance(model, Classifier) else None,
     )

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from sosie.zoo.degradations import parse_degradation
 from sosie.zoo.losses import parse_loss
-from sosie.zoo.model import AdversarialPair, Autoencoder, Model, RepairModel
+from sosie.zoo.model import AdversarialPair, Autoencoder, Classifier, Model, RepairModel
 from sosie.zoo.noise import Noise, derived_seed
 from sosie.zoo.training.adversarial import Adversarial
 from sosie.zoo.training.autoencoding import Autoencoding
+from sosie.zoo.training.classifying import Classifying
 from sosie.zoo.training.objective import Objective
 from sosie.zoo.training.repairing import Repairing
 from sosie.zoo.training.settings import Settings, learning_rate_factor
@@ -198,6 +199,9 @@ def objective_of(model: Model, settings: Settings) -> Objective:
         return Autoencoding(model)
     if isinstance(model, AdversarialPair):
         return Adversarial(model, settings.critic_steps)
+    if isinstance(model, Classifier):
+        return Classifying(model)
     raise TypeError(
-        f"expected a RepairModel, Autoencoder or AdversarialPair, got {type(model).__name__}"
+        "expected a RepairModel, Autoencoder, AdversarialPair or Classifier, "
+        f"got {type(model).__name__}"
     )
