@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def test_images_that_are_too_large_are_refused_by_what_they_say(
 
 
 def test_100_megapixels_in_bounded_memory(tmp_path: Path, run_python: Callable[..., str]) -> None:
-    """Gray: read, 1 byte a pixel, twice while it is copied; one for the mask, twice; and bands."""
+    """Gray: a byte a pixel, twice while it is read, and bands of some megabytes."""
     pixels = np.zeros((10_000, 10_000), np.uint8)
     pixels[::100] = 255
     Image.fromarray(pixels).save(tmp_path / "large.png", compress_level=1)
@@ -231,20 +232,18 @@ class Same(RepairModel):
         return damaged
 
 path = Path({str(tmp_path)!r})
-job = Job("large", path / "large.png", path / "large.png", path / "out.png")
+job = Job("large", path / "large.png", None, path / "out.png")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 model = Same(RepairCNNConfig(channels=1))
 (outcome,) = repair_files(
     model, [job], Tiling(1024, 0), most_pixels=10**8, longest_side=800
 )
 assert isinstance(outcome, Repaired), outcome
-print(outcome.missing, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
-    missing, grown = map(float, run_python(code).split())
-    assert missing == pytest.approx(0.01)
-    assert grown < 450
-    with Image.open(tmp_path / "out.png") as image:
-        assert image.size == (10_000, 10_000)
+    assert float(run_python(code)) < 300
+    with (tmp_path / "out.png").open("rb") as file:
+        assert file.read(24)[16:] == struct.pack(">II", 10_000, 10_000)
 
 
 # ----------------------------------------------------------------------------------------- generate
@@ -343,7 +342,7 @@ def test_export(tmp_path: Path, cnn: tuple[Any, Path]) -> None:
     (tmp_path / "file").write_text("in the way")
     result = invoke("export", "repair_cnn", "--weights", weights, "--to", tmp_path / "file/x.pt2")
     assert result.exit_code == 1
-    assert "x.pt2 could not be written: Not a directory" in result.stderr
+    assert "x.pt2 could not be written: File exists" in result.stderr
 
 
 def test_onnx_without_its_extra_is_a_sentence(
@@ -375,7 +374,7 @@ main()
         (["repair", "repair_cnn", "x.png", "--tile", "7"], 2, "--tile"),
         (["repair", "repair_cnn", "x.png", "--mask", "W/no"], 2, "--mask"),
         (["repair", "repair_cnn", "x.png", "--most-megapixels", "nan"], 2, "positive"),
-        (["repair", "repair_cnn"], 2, "IMAGES"),
+        (["repair", "repair_cnn"], 2, "Missing argument"),
         (["generate", "vae_mlp", "-n", "0"], 2, "--count"),
         (["generate", "vae_mlp", "--interpolate", "1"], 2, "--interpolate"),
         (["export", "repair_cnn", "--to", "x.pth"], 2, "expected --to to end in .onnx or .pt2"),

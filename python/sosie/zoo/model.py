@@ -93,11 +93,8 @@ class RepairModel(Model, ABC):
 
     @property
     def alignment(self) -> int:
-        """Images that are shifted by multiples of this many pixels are repaired alike.
-
-        The side of the squares that are folded into channels, for models that do that.
-        """
-        return int(getattr(self.config, "downscale", 1))
+        """Images that are shifted by multiples of this many pixels are repaired alike."""
+        return 1
 
     def stages(self, damaged: Tensor, known: Tensor | None = None) -> list[Tensor]:
         """Every estimate on the way, the last one being the result; each is trained."""

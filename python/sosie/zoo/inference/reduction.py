@@ -25,11 +25,11 @@ class Reduction:
 
     Examples
     --------
-    >>> reduction = Reduction((5, 4), 2)
-    >>> for rows in np.arange(20, dtype=np.uint8).reshape(5, 4):
+    >>> reduction = Reduction((4, 4), 2)
+    >>> for rows in np.arange(16, dtype=np.uint8).reshape(4, 4):
     ...     reduction.add(rows[None])
     >>> reduction.picture().tolist()
-    [[7, 9]]
+    [[2, 4], [10, 12]]
     """
 
     def __init__(self, shape: tuple[int, ...], longest_side: int) -> None:
