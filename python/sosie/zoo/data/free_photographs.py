@@ -31,7 +31,7 @@ CREDITS: dict[str, tuple[str, str]] = {
     "grass.png": ("CC0-1.0", "CC0Textures"),
     "gravel.png": ("CC0-1.0", "CC0Textures"),
     "hubble_deep_field.jpg": ("public domain", "NASA"),
-    "rocket.jpg": ("CC0-1.0", "SpaceX"),
+    "rocket.jpg": ("public domain", "SpaceX"),
     "Picture_0B_by_freespace.jpg": ("CC-BY-4.0", 'Trevor "Freespace"'),
     "Picture_1A_by_freespace.jpg": ("CC-BY-4.0", 'Trevor "Freespace"'),
     "Wine_by_Jakkub_Mede.jpg": ("CC-BY-4.0", "Jakub Mede"),
