@@ -215,10 +215,18 @@ def test_the_module_refuses_what_does_not_fit() -> None:
 @pytest.mark.skipif(not HAS_MODULE, reason="built without nvcc")
 def test_structs_are_as_long_as_the_kernels_say() -> None:
     from sosie import _cuda
-    from sosie.backends.cuda import ssd
+    from sosie.backends.cuda import recurrent, ssd
 
-    structs = {"ssd_forward<half, true>": ssd._Forward, "ssd_backward<half, true>": ssd._Backward,
-               "ssd_weight_backward<half>": ssd._WeightBackward}  # fmt: skip
+    structs = {
+        "gru_backward<half, true>": recurrent._GRUBackward,
+        "gru_forward<half, true>": recurrent._GRUForward,
+        "lstm_backward<half, true>": recurrent._LSTMBackward,
+        "lstm_forward<half, true>": recurrent._LSTMForward,
+        "lstm_peephole_backward<half>": recurrent._PeepholeBackward,
+        "ssd_backward<half, true>": ssd._Backward,
+        "ssd_forward<half, true>": ssd._Forward,
+        "ssd_weight_backward<half>": ssd._WeightBackward,
+    }
     for kernel, struct in structs.items():
         with pytest.raises(ValueError, match=f"takes {ctypes.sizeof(struct)} bytes"):
             _cuda.launch(kernel, (1, 1, 1), (1, 1, 1), 0, b"", 0, 0, 0, 0)

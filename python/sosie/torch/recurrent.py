@@ -271,7 +271,7 @@ def _map_each(
 # --- sosie::conv_lstm -----------------------------------------------------------------------------
 
 
-def _lstm_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _lstm_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     *tensors, keep_cells, keep_gates = arguments
     output, hidden, cell, cells, gates = sequences.lstm_forward(
         *tensors[:7], how=_recurrence(tensors[7:]), keep_cells=keep_cells, keep_gates=keep_gates
@@ -327,11 +327,12 @@ _conv_lstm = register(
         "conv_lstm(Tensor x, Tensor? h, Tensor? c, Tensor weight_ih, Tensor weight_hh, "
         f"Tensor? bias, Tensor? peephole, {_HOW}, bool keep_cells, bool keep_gates) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        cpu=_lstm_cpu,
+        cpu=_lstm_kernel,
         fake=_lstm_fake,
         setup_context=_save_lstm,
         backward=_lstm_derivative,
         vmap=_mapping(sequences_at=(0,), states_at=(1, 2)),
+        cuda=_lstm_kernel,
     )
 )
 
@@ -339,7 +340,7 @@ _conv_lstm = register(
 # --- sosie::conv_lstm_backward --------------------------------------------------------------------
 
 
-def _lstm_backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _lstm_backward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     tensors, states, cells, gates = arguments[:7], *arguments[7:10]
     upstreams, plain, needs = arguments[10:14], arguments[14:-1], arguments[-1]
     by_output, by_hidden, by_cell, by_cells = upstreams
@@ -384,11 +385,12 @@ _conv_lstm_backward = register(
         "Tensor? bias, Tensor? peephole, Tensor states, Tensor cells, Tensor gates, "
         "Tensor? grad_output, Tensor? grad_hidden, Tensor? grad_cell, Tensor? grad_cells, "
         f"{_HOW}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-        cpu=_lstm_backward_cpu,
+        cpu=_lstm_backward_kernel,
         fake=_lstm_backward_fake,
         setup_context=_save_lstm_backward,
         backward=_lstm_second_derivative,
         vmap=_map_each,
+        cuda=_lstm_backward_kernel,
     )
 )
 
@@ -396,7 +398,7 @@ _conv_lstm_backward = register(
 # --- sosie::conv_gru ------------------------------------------------------------------------------
 
 
-def _gru_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _gru_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     *given, linear_before_reset, keep_gates = arguments
     output, hidden, gates, candidates = sequences.gru_forward(
         *given[:6], how=_recurrence(given[6:], linear_before_reset), keep_gates=keep_gates
@@ -452,11 +454,12 @@ _conv_gru = register(
         "conv_gru(Tensor x, Tensor? h, Tensor weight_ih, Tensor weight_hh, Tensor? bias, "
         f"Tensor? recurrent_bias, {_HOW}, bool linear_before_reset, bool keep_gates) "
         "-> (Tensor, Tensor, Tensor, Tensor)",
-        cpu=_gru_cpu,
+        cpu=_gru_kernel,
         fake=_gru_fake,
         setup_context=_save_gru,
         backward=_gru_derivative,
         vmap=_mapping(sequences_at=(0,), states_at=(1,)),
+        cuda=_gru_kernel,
     )
 )
 
@@ -464,7 +467,7 @@ _conv_gru = register(
 # --- sosie::conv_gru_backward ---------------------------------------------------------------------
 
 
-def _gru_backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _gru_backward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     tensors, states, gates, candidates = arguments[:6], *arguments[6:9]
     by_output, by_hidden, *plain, linear_before_reset, needs = arguments[9:]
     found = sequences.gru_backward(
@@ -502,10 +505,11 @@ _conv_gru_backward = register(
         "Tensor? recurrent_bias, Tensor states, Tensor gates, Tensor candidates, "
         f"Tensor? grad_output, Tensor? grad_hidden, {_HOW}, bool linear_before_reset, "
         "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-        cpu=_gru_backward_cpu,
+        cpu=_gru_backward_kernel,
         fake=_gru_backward_fake,
         setup_context=_save_gru_backward,
         backward=_gru_second_derivative,
         vmap=_map_each,
+        cuda=_gru_backward_kernel,
     )
 )
