@@ -117,7 +117,7 @@ def test_volumes(executor, name) -> None:
 
 
 @pytest.mark.parametrize("mask", ["hole", "empty"])
-@pytest.mark.parametrize("name", ["wang2004", "stride-reflect"])
+@pytest.mark.parametrize("name", ["wang2004", "gaussian-3", "stride-reflect"])
 def test_mask(executor, name, mask) -> None:
     shape = (2, 1, 25, 28)
     p = parameters_of(MASKABLE[name], shape)

@@ -7,7 +7,7 @@
 // cancels. Both come from t = k ln 2 + r with |r| <= (ln 2) / 2 and a polynomial in r, the same as
 // of csrc/cpu/activations-inl.hpp.
 //
-// Cost: some 20 issue slots, of which one is the special function unit's, a reciprocal. That unit
+// Cost: some 25 issue slots, of which one is the special function unit's, a reciprocal. That unit
 // takes a sixteenth of a multiprocessor's lanes at a time, eight times as long as an addition: with
 // __expf and __fdividef each activation would wait for it twice, to save 5 of those slots and lose
 // two or more digits where sigmoid is small. Gates wait for memory either way: five activations are
@@ -40,7 +40,7 @@ inline float approximate_reciprocal(float x) {
 #endif
 
 // Of numbers between 1 and 2; a step of Newton's leaves little more than its own rounding.
-__device__ __forceinline__ float reciprocal(float x) {
+__device__ __forceinline__ float refined_reciprocal(float x) {
     const float guess = approximate_reciprocal(x);
     return fmaf(guess, fmaf(-x, guess, 1.0f), guess);
 }
@@ -72,7 +72,7 @@ __device__ __forceinline__ float sigmoid(float x) {
     sum = fmaf(sum, r, 1.0f);
     sum = fmaf(sum, r, 1.0f);
     const float exponential = t.power * sum;
-    return (x < 0.0f ? exponential : 1.0f) * reciprocal(exponential + 1.0f);
+    return (x < 0.0f ? exponential : 1.0f) * refined_reciprocal(exponential + 1.0f);
 }
 
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
@@ -86,7 +86,7 @@ __device__ __forceinline__ float hyperbolic_tangent(float x) {
     sum = fmaf(sum, r, 0.5f);
     const float beyond = fmaf(r * r, sum, r);  // expm1(r)
     const float m = fmaf(t.power, beyond, t.power - 1.0f);
-    return copysignf(m * reciprocal(m + 2.0f), x);
+    return copysignf(m * refined_reciprocal(m + 2.0f), x);
 }
 
 __device__ __forceinline__ double sigmoid(double x) {
