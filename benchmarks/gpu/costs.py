@@ -86,9 +86,15 @@ COSTS = (
     # results.
     Cost("ssim_general_forward<float, false>", "SSIM, any window, here 11 taps", 8, 258, 45),
     Cost("ssim_general_forward<float, true>", "the same under a mask", 9, 330, 56),
-    # Three coefficients, with taps of each pixel's own in shared memory; after a forward pass that
-    # stored them, 12 bytes more.
-    Cost("ssim_general_gradient<float, false>", "gradient of any window", 24, 270, 110),
+    # 30 slots for the formula's gradient and 32 to store three coefficients; then taps of each
+    # pixel's own in shared memory, as mirrored borders want them. Without a streaming kernel a
+    # gradient takes both.
+    Cost("ssim_general_forward<float, false>", "the same, coefficients kept", 20, 320, 45),
+    Cost("ssim_general_forward<float, true>", "under a mask, coefficients kept", 21, 392, 56),
+    Cost("ssim_general_gradient<float, false>", "gradient from them", 24, 270, 110),
+    # Each of 42 x 42 pixels is read in 11 slices, at 45 slots a time; coefficients at 28.
+    Cost("ssim_general_forward<float, false>", "SSIM of volumes, 11 taps", 8, 1030, 45),
+    Cost("ssim_general_gradient<float, false>", "gradient of volumes", 24, 750, 110),
     # A quarter of a box's mean for each pixel.
     Cost("downsample_forward<float>", "halved along two axes", 5, 30, 0),
     Cost("downsample_backward<float>", "its adjoint", 5, 60, 0),
