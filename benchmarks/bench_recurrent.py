@@ -4,7 +4,8 @@
 Everything is measured as `benchmarks.bench_ssim` measures: a pinned process per contender, the C
 library's allocator as it comes and one that keeps its memory, rounds in turn, ratios within a
 round, and no time that counts before states and gradients agree with sosie's and with the same
-network in float64. The floor of a case is the multiply-adds of its convolutions.
+network in float64. The floor of a case is the multiply-adds of its convolutions
+as sums of products; sosie's own need a quarter of them, and go below it.
 
 Run with `python -m benchmarks.bench_recurrent`.
 """

@@ -25,7 +25,9 @@ settings.register_profile("sosie", deadline=None, derandomize=True)
 settings.load_profile("sosie")
 
 #: What a caller's shell may hold that changes who computes, and how.
-_SETTINGS = ("SOSIE_ISA", "SOSIE_BACKEND", "SOSIE_NUM_THREADS", "OMP_NUM_THREADS")
+_SETTINGS = (
+    "SOSIE_ISA", "SOSIE_BACKEND", "SOSIE_CONVOLUTIONS", "SOSIE_NUM_THREADS", "OMP_NUM_THREADS"
+)  # fmt: skip
 
 
 def pytest_report_header() -> list[str]:

@@ -60,5 +60,6 @@ void register_recurrent(py::module_& module);
 void register_ssim(py::module_& module);
 void register_ssd(py::module_& module);
 void register_template(py::module_& module);
+void register_winograd(py::module_& module);
 
 }  // namespace sosie

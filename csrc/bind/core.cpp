@@ -60,4 +60,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used(),
     sosie::register_ssim(m);
     sosie::register_ssd(m);
     sosie::register_template(m);
+    sosie::register_winograd(m);
 }

@@ -11,6 +11,9 @@
 namespace sosie {
 
 const Kernels& active();
+// The same, for kernels that gain from many registers whether or not the processor makes long
+// vectors of two halves. Another than `active` only where that was not named.
+const Kernels& active_roomy();
 std::vector<std::string> compiled_isas();   // worst first
 std::vector<std::string> supported_isas();  // of those, what runs here
 void select(const std::string& name);       // throws std::invalid_argument with the names possible

@@ -15,6 +15,7 @@ extern const PairedKernels SOSIE_NAME(paired_);
 extern const RecurrentKernels SOSIE_NAME(recurrent_);
 extern const SSDKernels SOSIE_NAME(ssd_);
 extern const TemplateKernels SOSIE_NAME(template_);
+extern const WinogradKernels SOSIE_NAME(winograd_);
 
 extern const Kernels SOSIE_NAME(kernels_);
 const Kernels SOSIE_NAME(kernels_) = {
@@ -26,6 +27,7 @@ const Kernels SOSIE_NAME(kernels_) = {
     &SOSIE_NAME(ssd_),
     &SOSIE_NAME(template_),
     &SOSIE_NAME(recurrent_),
+    &SOSIE_NAME(winograd_),
     &fma_peak,
     &read_peak,
 };

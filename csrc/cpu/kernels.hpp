@@ -37,6 +37,7 @@ struct RecurrentKernels;
 struct SSDKernels;
 struct SSIMKernels;
 struct TemplateKernels;
+struct WinogradKernels;
 
 // Everything that was compiled for one instruction set: a table per family.
 struct Kernels {
@@ -48,6 +49,7 @@ struct Kernels {
     const SSDKernels* ssd;
     const TemplateKernels* templates;
     const RecurrentKernels* recurrent;
+    const WinogradKernels* winograd;
     // Floating-point operations done; the caller holds the clock.
     double (*fma_peak)(int64_t iterations);
     double (*read_peak)(const float* data, int64_t count);

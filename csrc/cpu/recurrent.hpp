@@ -6,6 +6,9 @@
 
 namespace sosie {
 
+// Whether gates of so many numbers are written past the caches.
+bool streams_gates(const LSTMForward& call);
+
 void lstm_forward(LSTMForward call, int threads);
 void lstm_backward(const LSTMBackward& call, int threads);
 

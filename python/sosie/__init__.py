@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sosie.backends import available_backends, use_backend
 from sosie.config import show_config
+from sosie.convolutions import use_convolutions
 from sosie.distance import KNNResult, PackedVectors, cdist, knn, pack
 from sosie.generation import (
     PRDC,
@@ -65,6 +66,7 @@ __all__ = [
     "ssim",
     "ssim_spec",
     "use_backend",
+    "use_convolutions",
     "weighted_ssd",
 ]
 

@@ -213,3 +213,43 @@ def template_search(
     threads: int,
 ) -> None: ...
 def use_team(address: int) -> None: ...
+def winograd_finish(
+    inputs: int,
+    outputs: int,
+    sums: int,
+    bias_sums: int,
+    weight: int,
+    bias: int,
+    threads: int,
+) -> None: ...
+def winograd_forward(
+    shape: tuple[int, int, int],
+    packed: tuple[int, int, int, int],
+    bias: int,
+    sources: tuple[tuple[int, int], tuple[int, int]],
+    targets: tuple[tuple[int, int], tuple[int, int]],
+    threads: int,
+) -> None: ...
+def winograd_gradient(
+    shape: tuple[int, int, int],
+    sources: tuple[tuple[int, int], tuple[int, int]],
+    upstream: tuple[int, int],
+    inputs: int,
+    sums: int,
+    bias: int,
+    threads: int,
+) -> None: ...
+def winograd_gradient_ranges(outputs: int) -> int: ...
+def winograd_gradient_size(inputs: int, outputs: int) -> int: ...
+def winograd_lstm_forward(
+    shape: tuple[int, int, int],
+    packed: tuple[int, int, int, int],
+    bias: int,
+    sources: tuple[tuple[int, int], tuple[int, int]],
+    gates: tuple[int, int, float, bool],
+    arrays: tuple[int, int, int, int, int],
+    peephole_rows: int,
+    threads: int,
+) -> None: ...
+def winograd_pack(weight: int, packed: tuple[int, int, int, int], threads: int) -> None: ...
+def winograd_packed_size(inputs: int, outputs: int, more_outputs: int) -> int: ...

@@ -7,6 +7,7 @@ import platform
 from typing import Any
 
 from sosie.backends import available_backends, executor
+from sosie.convolutions import chosen_convolutions
 from sosie.threads import get_num_threads
 
 __all__ = ["configuration", "show_config"]
@@ -21,8 +22,8 @@ def configuration() -> dict[str, Any]:
     -------
     dict
         "version", "python", "machine", "threads", "backend" (the one in use), "backends" (name to
-        "available" or reason), "instruction_sets" ("compiled", "supported", "used") and "libraries"
-        (name to version, or "not installed").
+        "available" or reason), "instruction_sets" ("compiled", "supported", "used"), "convolutions"
+        (see `sosie.use_convolutions`) and "libraries" (name to version, or "not installed").
 
     Examples
     --------
@@ -41,6 +42,7 @@ def configuration() -> dict[str, Any]:
         "backend": executor(np.empty(0)).__name__.rpartition(".")[2],
         "backends": available_backends(),
         "instruction_sets": _instruction_sets(),
+        "convolutions": chosen_convolutions(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
     }
 
@@ -59,6 +61,7 @@ def show_config() -> None:
     print(f"sosie {found['version']}, Python {found['python']}, {found['machine']}")
     print(f"threads           {found['threads']}")
     print(f"instruction set   {isa['used']} (supported: {', '.join(isa['supported']) or 'none'})")
+    print(f"convolutions      {found['convolutions']}")
     for name, state in found["backends"].items():
         used = ", in use" if name == found["backend"] else ""
         print(f"backend {name:<10}{state}{used}")

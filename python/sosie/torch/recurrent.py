@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sosie.torch import recurrent_composite as composite
 from sosie.torch import recurrent_sequence as sequences
+from sosie.torch import recurrent_winograd as winograd
 from sosie.torch._gradients import computed_dtype
 from sosie.torch._register import Operator, register
 from sosie.torch.recurrent_composite import Recurrence
@@ -271,10 +272,17 @@ def _map_each(
 # --- sosie::conv_lstm -----------------------------------------------------------------------------
 
 
+def _lstm_by(tensors: Sequence[Any], how: Recurrence) -> Any:
+    """Module that computes with sosie's convolutions where they serve, else with torch's."""
+    x, _, _, weight_ih, weight_hh = tensors[:5]
+    return winograd if winograd.serves(x, weight_ih, weight_hh, how) else sequences
+
+
 def _lstm_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     *tensors, keep_cells, keep_gates = arguments
-    output, hidden, cell, cells, gates = sequences.lstm_forward(
-        *tensors[:7], how=_recurrence(tensors[7:]), keep_cells=keep_cells, keep_gates=keep_gates
+    how = _recurrence(tensors[7:])
+    output, hidden, cell, cells, gates = _lstm_by(tensors, how).lstm_forward(
+        *tensors[:7], how=how, keep_cells=keep_cells, keep_gates=keep_gates
     )
     return output, hidden, cell, _or_empty(cells, output), _or_empty(gates, output)
 
@@ -344,8 +352,9 @@ def _lstm_backward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     tensors, states, cells, gates = arguments[:7], *arguments[7:10]
     upstreams, plain, needs = arguments[10:14], arguments[14:-1], arguments[-1]
     by_output, by_hidden, by_cell, by_cells = upstreams
-    found = sequences.lstm_backward(
-        *tensors, how=_recurrence(plain), output=states, cells=cells, gates=_if_there(gates),
+    how = _recurrence(plain)
+    found = _lstm_by(tensors, how).lstm_backward(
+        *tensors, how=how, output=states, cells=cells, gates=_if_there(gates),
         grad_output=by_output, grad_hidden=by_hidden, grad_cell=by_cell, grad_cells=by_cells,
         needs=needs,
     )  # fmt: skip

@@ -28,7 +28,11 @@ from sosie.torch.recurrent_composite import Recurrence, convolve
 __all__ = [
     "BLOCK_BYTES",
     "DEVICE_BLOCK_BYTES",
+    "LSTMStates",
+    "LSTMUpstreams",
     "Layout",
+    "Sequence",
+    "empty_gradient",
     "gru_backward",
     "gru_forward",
     "lstm_backward",
@@ -105,7 +109,7 @@ class Layout:
         return steps, self.batch, channels, *self.spatial
 
 
-class _Sequence(Layout):
+class Sequence(Layout):
     """What forward and backward passes of both kinds share."""
 
     def __init__(self, x: Tensor, weight_ih: Tensor, weight_hh: Tensor, how: Recurrence) -> None:
@@ -202,9 +206,13 @@ class _Sequence(Layout):
             return peephole.contiguous()
         return self.dense(peephole.expand(3, self.channels, *self.spatial))
 
-    def empty_peephole(self, peephole: Tensor) -> Tensor:
-        """Uninitialised gradient of peepholes, which lies as `peephole` leaves them."""
-        return torch.empty_like(self.dense(peephole))
+    def of_peephole(
+        self, by_gates: Tensor, before: Tensor, after: Tensor, peephole: Tensor
+    ) -> Tensor:
+        """Gradients of peepholes, from gates and cells ``(M, k C, ...)`` of any steps."""
+        gradient = torch.empty_like(self.dense(peephole))
+        self.execute.lstm_peephole_backward(by_gates, before, after, gradient)
+        return gradient
 
 
 def _adjoint(
@@ -230,7 +238,7 @@ class _Gradients:
     ``needs`` are those of x, weight_ih and bias.
     """
 
-    def __init__(self, sequence: _Sequence, needs: tuple[bool, bool, bool]) -> None:
+    def __init__(self, sequence: Sequence, needs: tuple[bool, bool, bool]) -> None:
         self._sequence, self._needs = sequence, needs
         self._sums: dict[str, Tensor] = {}
         self.x: Optional = None
@@ -279,6 +287,52 @@ def empty_gradient(x: Tensor) -> Tensor:
 # --- LSTM -----------------------------------------------------------------------------------------
 
 
+class LSTMStates:
+    """What the forward pass of an LSTM fills, step by step.
+
+    Attributes
+    ----------
+    hidden : Tensor, optional
+        h before the next step; None before the first if none was given.
+    """
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        h: Optional,
+        c: Optional,
+        peephole: Optional,
+        keep_cells: bool,
+        keep_gates: bool,
+    ) -> None:
+        x, steps = sequence.x, sequence.steps
+        dtype = computed_dtype(x)
+        self._output = sequence.large(x, steps, 1, x.dtype)
+        self._cells = sequence.large(x, steps, 1, dtype) if keep_cells else None
+        self._gates = sequence.large(x, steps, 4, x.dtype) if keep_gates else None
+        # Where the last alone is wanted, each overwrites the one before.
+        self._cell = sequence.state(c, dtype) if keep_cells else sequence.own_state(c, dtype)
+        self._peephole = sequence.peephole(peephole)
+        self.hidden = None if h is None else sequence.dense(h)
+
+    def arrays(self, step: int) -> tuple[Optional, ...]:
+        """Arguments of an executor's step: cell, peephole, gates, new h and new cell."""
+        gates = None if self._gates is None else self._gates[step]
+        new_cell = self._cell if self._cells is None else self._cells[step]
+        return self._cell, self._peephole, gates, self._output[step], new_cell
+
+    def advance(self, step: int) -> None:
+        """Go on to the next step."""
+        self.hidden = self._output[step]
+        if self._cells is not None:
+            self._cell = self._cells[step]
+
+    def results(self) -> tuple[Tensor, Tensor, Tensor, Optional, Optional]:
+        """States h of all steps, last h and c, and where they are kept c and gates of all steps."""
+        last = self._output[-1].clone(), self._cell.clone()
+        return self._output, *last, self._cells, self._gates
+
+
 def lstm_forward(
     x: Tensor,
     h: Optional,
@@ -292,37 +346,23 @@ def lstm_forward(
     keep_cells: bool,
     keep_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Optional, Optional]:
-    """States h of all steps, last h and c, and where they are kept c and gates of all steps."""
-    sequence = _Sequence(x, weight_ih, weight_hh, how)
-    dtype = computed_dtype(x)
-    output = sequence.large(x, sequence.steps, 1, x.dtype)
-    cells = sequence.large(x, sequence.steps, 1, dtype) if keep_cells else None
-    gates = sequence.large(x, sequence.steps, 4, x.dtype) if keep_gates else None
-    cell = sequence.state(c, dtype)
-    # Where the last alone is wanted, each overwrites the one before.
-    only_cell = cell if keep_cells else sequence.own_state(c, dtype)
-    hidden = None if h is None else sequence.dense(h)
-    peephole = sequence.peephole(peephole)
+    """See `LSTMStates.results`."""
+    sequence = Sequence(x, weight_ih, weight_hh, how)
+    states = LSTMStates(sequence, h, c, peephole, keep_cells, keep_gates)
     for begin, end in sequence.blocks(x):
         inputs = sequence.of_inputs(begin, end, bias)
         for step in range(begin, end):
-            new_cell = only_cell if cells is None else cells[step]
+            hidden = states.hidden
+            recurrent = None if hidden is None else sequence.of_state(hidden, sequence.weight_hh)
             sequence.execute.lstm_forward(
-                inputs[step - begin],
-                None if hidden is None else sequence.of_state(hidden, sequence.weight_hh),
-                cell,
-                peephole,
-                None if gates is None else gates[step],
-                output[step],
-                new_cell,
-                **sequence.activations,
+                inputs[step - begin], recurrent, *states.arrays(step), **sequence.activations
             )
-            hidden, cell = output[step], new_cell
-    return output, output[-1].clone(), cell.clone(), cells, gates
+            states.advance(step)
+    return states.results()
 
 
 def _lstm_gates(
-    sequence: _Sequence,
+    sequence: Sequence,
     h: Optional,
     c: Tensor,
     bias: Optional,
@@ -351,6 +391,49 @@ def _lstm_gates(
     return gates
 
 
+class LSTMUpstreams:
+    """Gradients of states, on their way back through the steps of an LSTM.
+
+    Attributes
+    ----------
+    first_cell, peephole : Tensor
+        As executors read them.
+    by_hidden : Tensor, optional
+        Gradient of h after the next step, by way of the convolution of the step behind it.
+    carry : Tensor
+        Gradient of c.
+    """
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        c: Optional,
+        peephole: Optional,
+        cells: Tensor,
+        grad_output: Optional,
+        grad_hidden: Optional,
+        grad_cell: Optional,
+        grad_cells: Optional,
+    ) -> None:
+        self._sequence, self._cells = sequence, cells
+        self._grad_output, self._grad_cells = grad_output, grad_cells
+        self.first_cell = sequence.state(c, cells.dtype)
+        self.carry = sequence.own_state(grad_cell, cells.dtype)
+        self.by_hidden = None if grad_hidden is None else sequence.dense(grad_hidden)
+        self.peephole = sequence.peephole(peephole)
+
+    def step(self, step: int, gates: Tensor, by_gates: Tensor) -> None:
+        """Fill ``by_gates`` of a step, and carry the gradient of c to the one before."""
+        sequence, cells = self._sequence, self._cells
+        if self._grad_cells is not None:
+            self.carry += self._grad_cells[step]
+        sequence.execute.lstm_backward(
+            gates, cells[step - 1] if step else self.first_cell, cells[step],
+            sequence.at(self._grad_output, step), self.by_hidden, self.peephole, self.carry,
+            by_gates, **sequence.activations,
+        )  # fmt: skip
+
+
 def lstm_backward(
     x: Tensor,
     h: Optional,
@@ -376,39 +459,29 @@ def lstm_backward(
     again. Upstream gradients are those of the states of all steps and of the last.
     """
     need_x, need_h, need_c, need_ih, need_hh, need_bias, need_peephole = needs
-    sequence = _Sequence(x, weight_ih, weight_hh, how)
+    sequence = Sequence(x, weight_ih, weight_hh, how)
     weights = sequence.weight_hh
     sums = _Gradients(sequence, (need_x, need_ih, need_bias))
-    first_cell = sequence.state(c, cells.dtype)
-    carry = sequence.own_state(grad_cell, cells.dtype)
-    by_hidden = None if grad_hidden is None else sequence.dense(grad_hidden)
-    holes = sequence.peephole(peephole)
+    upstreams = LSTMUpstreams(
+        sequence, c, peephole, cells, grad_output, grad_hidden, grad_cell, grad_cells
+    )
+    first_cell = upstreams.first_cell
     blocks = sequence.blocks(x)
     memory = sequence.empty(x, blocks[0][1], 4, x.dtype)
     for begin, end in reversed(blocks):
         if gates is None:
             values = _lstm_gates(
-                sequence, h, first_cell, bias, holes, output, cells, begin, end
-            )  # fmt: skip
+                sequence, h, first_cell, bias, upstreams.peephole, output, cells, begin, end
+            )
         else:
             values = gates[begin:end]
         by_gates = memory[: end - begin]
         for step in reversed(range(begin, end)):
-            if grad_cells is not None:
-                carry += grad_cells[step]
-            sequence.execute.lstm_backward(
-                values[step - begin],
-                cells[step - 1] if step else first_cell,
-                cells[step],
-                sequence.at(grad_output, step),
-                by_hidden,
-                holes,
-                carry,
-                by_gates[step - begin],
-                **sequence.activations,
-            )
+            upstreams.step(step, values[step - begin], by_gates[step - begin])
             if step or need_h:
-                by_hidden = sequence.to_state(by_gates[step - begin], output[step], weights)
+                upstreams.by_hidden = sequence.to_state(
+                    by_gates[step - begin], output[step], weights
+                )
         sums.add_inputs(by_gates, begin, end)
         skipped = 1 if begin == 0 and h is None else 0
         if need_hh and end > begin + skipped:
@@ -421,15 +494,14 @@ def lstm_backward(
             sums.add("weight_hh", part)
         if need_peephole and peephole is not None:
             before = sequence.previous(cells, first_cell, begin, end)
-            by_holes = sequence.empty_peephole(peephole)
-            sequence.execute.lstm_peephole_backward(
-                *(a.flatten(0, 1) for a in (by_gates, before, cells[begin:end])), by_holes
+            part = sequence.of_peephole(
+                *(a.flatten(0, 1) for a in (by_gates, before, cells[begin:end])), peephole
             )
-            sums.add("peephole", by_holes)
+            sums.add("peephole", part)
     return [
         sums.x,
-        by_hidden if need_h else None,
-        carry.to(c.dtype) if need_c and c is not None else None,
+        upstreams.by_hidden if need_h else None,
+        upstreams.carry.to(c.dtype) if need_c and c is not None else None,
         sums.get("weight_ih", weight_ih, need_ih),
         sums.get("weight_hh", weight_hh, need_hh),
         sums.get("bias", bias, need_bias),
@@ -440,7 +512,7 @@ def lstm_backward(
 # --- GRU ------------------------------------------------------------------------------------------
 
 
-class _GRU(_Sequence):
+class _GRU(Sequence):
     """A sequence with the weights of a GRU."""
 
     def __init__(

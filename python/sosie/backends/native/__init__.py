@@ -40,6 +40,14 @@ from sosie.backends.native.ssim import (
     ssim_with_gradient,
 )
 from sosie.backends.native.template import template_search
+from sosie.backends.native.winograd import (
+    winograd_add_gradient,
+    winograd_forward,
+    winograd_gradient,
+    winograd_lstm_forward,
+    winograd_pack,
+    winograd_sums,
+)
 
 __all__ = [
     "cdist_backward",
@@ -70,4 +78,10 @@ __all__ = [
     "ssim_loss",
     "ssim_with_gradient",
     "template_search",
+    "winograd_add_gradient",
+    "winograd_forward",
+    "winograd_gradient",
+    "winograd_lstm_forward",
+    "winograd_pack",
+    "winograd_sums",
 ]
