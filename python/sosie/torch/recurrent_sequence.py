@@ -495,7 +495,10 @@ def lstm_backward(
         if need_peephole and peephole is not None:
             before = sequence.previous(cells, first_cell, begin, end)
             part = sequence.of_peephole(
-                *(a.flatten(0, 1) for a in (by_gates, before, cells[begin:end])), peephole
+                by_gates.flatten(0, 1),
+                before.flatten(0, 1),
+                cells[begin:end].flatten(0, 1),
+                peephole,
             )
             sums.add("peephole", part)
     return [
