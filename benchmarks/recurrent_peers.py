@@ -128,7 +128,7 @@ def load(name: str, threads: int) -> _Loaded:
 
 def _sosie(nn: Any, case: Case, tensors: tuple[Any, ...], **options: Any) -> Work:
     x, *weights = tensors
-    layer = nn.ConvLSTM(case.in_channels, case.channels, **options)
+    layer = nn.ConvLSTM(case.in_channels, case.channels, device=x.device, **options)
     cell = layer.cells[0]
     leaves = cell.weight_ih, cell.weight_hh, cell.bias
     for leaf, weight in zip(leaves, weights, strict=True):

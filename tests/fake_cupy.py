@@ -55,6 +55,9 @@ class DeviceArray(NDArrayOperatorsMixin):
     def __getitem__(self, index: Any) -> Any:
         return self._here(self.values[_host(index)])
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.values[_host(index)] = _host(value)
+
     def __len__(self) -> int:
         return len(self.values)
 

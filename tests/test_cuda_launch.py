@@ -21,6 +21,7 @@ import sosie
 from emulator import Emulator, emulated, needs_emulator
 from fake_cupy import DeviceArray
 from sosie import arrays, backends
+from sosie.backends import cuda
 from sosie.backends.cuda import launcher as seam
 from sosie.backends.cuda import sources
 from sosie.backends.cuda.layout import merged_axes
@@ -150,6 +151,48 @@ def test_a_host_backend_takes_no_device_array(cupy: Any) -> None:  # noqa: ARG00
         sosie.weighted_ssd(x, x)
 
 
+# --- Sizes beyond 32 bits, of one number in memory ------------------------------------------------
+
+
+def _huge(*shape: int) -> Any:
+    return np.broadcast_to(np.float32(0.0), shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ((1, 1, 16, 2**31), "1, 16 and 2147483648"),
+        ((1, 1, 2**31, 16), "1, 2147483648 and 16"),
+        ((1, 1, 2**16, 2**15, 16), "1, 2147483648 and 16"),
+        ((2**16, 2**15, 16, 16), "2147483648, 16 and 16"),
+    ],
+    ids=str,
+)
+def test_coordinates_of_images_have_32_bits(shape: tuple[int, ...], sizes: str) -> None:
+    x = _huge(*shape)
+    parameters = sosie.ssim_spec("wang2004").resolve((16,) * (len(shape) - 2), 1.0)
+    with recorded() as recorder:
+        with pytest.raises(ValueError, match=rf"fewer than 2147483648 .*, got {sizes} in shape"):
+            cuda.ssim_forward(x, x, parameters)
+        with pytest.raises(ValueError, match=f"got {sizes} in shape"):
+            cuda.downsample_backward(
+                _huge(1, 1, *(8,) * (len(shape) - 2)),
+                shape,
+                2,
+                ((0, 0),) * (len(shape) - 2),
+                "zero",
+            )
+    assert not hasattr(recorder, "calls")
+
+
+def test_a_grid_has_fewer_than_2_31_blocks() -> None:
+    # 2^39 numbers of the state, of which a block takes 256; in rows that no pack divides.
+    state, gates = _huge(1, 1, 2**39 + 1), _huge(1, 4, 2**39 + 1)
+    with recorded() as recorder, pytest.raises(ValueError, match=r"got \(2147483649, 1, 1\)"):
+        cuda.lstm_forward(gates, None, state, None, None, state, state)
+    assert not hasattr(recorder, "calls")
+
+
 # --- Who launches ---------------------------------------------------------------------------------
 
 
@@ -215,10 +258,18 @@ def test_the_module_refuses_what_does_not_fit() -> None:
 @pytest.mark.skipif(not HAS_MODULE, reason="built without nvcc")
 def test_structs_are_as_long_as_the_kernels_say() -> None:
     from sosie import _cuda
-    from sosie.backends.cuda import ssd
+    from sosie.backends.cuda import recurrent, ssd
 
-    structs = {"ssd_forward<half, true>": ssd._Forward, "ssd_backward<half, true>": ssd._Backward,
-               "ssd_weight_backward<half>": ssd._WeightBackward}  # fmt: skip
+    structs = {
+        "gru_backward<half, true>": recurrent._GRUBackward,
+        "gru_forward<half, true>": recurrent._GRUForward,
+        "lstm_backward<half, true>": recurrent._LSTMBackward,
+        "lstm_forward<half, true>": recurrent._LSTMForward,
+        "lstm_peephole_backward<half>": recurrent._PeepholeBackward,
+        "ssd_backward<half, true>": ssd._Backward,
+        "ssd_forward<half, true>": ssd._Forward,
+        "ssd_weight_backward<half>": ssd._WeightBackward,
+    }
     for kernel, struct in structs.items():
         with pytest.raises(ValueError, match=f"takes {ctypes.sizeof(struct)} bytes"):
             _cuda.launch(kernel, (1, 1, 1), (1, 1, 1), 0, b"", 0, 0, 0, 0)

@@ -24,6 +24,8 @@ LISTS = sorted(path.name.removesuffix("-list.hpp") for path in SOURCES.glob("*-l
 BUDGETS = {
     "downsample": 64,
     "fma_peak": 64,
+    "gru_": 64,
+    "lstm_": 80,
     "ssd_backward": 80,
     "ssd_forward": 80,
     "ssd_weight_backward": 80,

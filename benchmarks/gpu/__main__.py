@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.cases import CASES, Case, contenders
+from benchmarks.gpu import cases, recurrent
 from benchmarks.gpu.costs import prediction
 from benchmarks.tables import Table
 
@@ -30,11 +30,17 @@ ROOT = Path(__file__).parents[2]
 
 #: What compute-sanitizer watches: every kernel once, on images of a few blocks.
 _SMALL = """
-import torch, sosie
+import torch, sosie, sosie.nn
 x, y = (torch.rand(2, 3, 70, 90, device="cuda", requires_grad=True) for _ in range(2))
 w = torch.rand(2, 1, 70, 90, device="cuda", requires_grad=True)
 (sosie.weighted_ssd(x, y, w, reduction="mean") - sosie.ssim(x, y, data_range=1.0)).backward()
 sosie.ms_ssim(x[:, :, :, :].repeat(1, 1, 3, 2), y.repeat(1, 1, 3, 2), data_range=1.0).backward()
+for layer in (
+    sosie.nn.ConvLSTM(3, 6, peephole="channel", device="cuda"),
+    sosie.nn.ConvGRU(3, 8, device="cuda"),
+    sosie.nn.ConvGRU(3, 8, linear_before_reset=True, device="cuda"),
+):
+    layer(torch.rand(2, 1, 3, 19, 23, device="cuda"))[0].sum().backward()
 torch.cuda.synchronize()
 """
 
@@ -156,7 +162,7 @@ def _measure(run: Run, driver: str) -> Table:
         ],
         numbers=False,
     )
-    for case in CASES:
+    for case in (*cases.CASES, *recurrent.CASES):
         if run.left() < 20:
             run.skipped.append(f"{case.name}: no time left")
             continue
@@ -173,49 +179,30 @@ def _measure(run: Run, driver: str) -> Table:
     return table
 
 
-def _times(run: Run, case: Case) -> dict[str, float]:
+def _times(run: Run, case: Any) -> dict[str, float]:
     """Seconds per call of everyone who does the case, and whose value is sosie's."""
     import torch
 
     from benchmarks.gpu.measure import copies_past_caches, seconds_per_call
 
-    dtype = getattr(torch, case.dtype)
-    bytes_of_pair = 2 * case.elements * dtype.itemsize
-    if 3 * bytes_of_pair > torch.cuda.mem_get_info()[0]:
+    if 3 * case.bytes_of_input > torch.cuda.mem_get_info()[0]:
         run.skipped.append(f"{case.name}: not enough device memory")
         return {}
-    layout = torch.channels_last if case.channels_last else torch.contiguous_format
-    inputs = []
-    for _ in range(copies_past_caches(bytes_of_pair)):
-        x = torch.rand(case.shape, device="cuda")
-        y = (x + 0.1 * torch.rand_like(x)).clamp(0, 1)
-        x, y = (image.to(dtype, memory_format=layout) for image in (x, y))
-        inputs.append((x.requires_grad_(case.gradient), y))
+    inputs = case.inputs(copies_past_caches(case.bytes_of_input))
     found: dict[str, float] = {}
     expected: float | None = None
-    for who, loss in contenders(case).items():
-
-        def call(pair: tuple[Any, Any], loss: Any = loss) -> Any:
-            x, y = pair
-            if not case.gradient:
-                with torch.no_grad():
-                    return loss(x, y)
-            x.grad = None
-            return loss(x, y).backward()
-
+    for who, function in case.contenders().items():
         if run.left() < 10:
             run.skipped.append(f"{who}, {case.name}: no time left")
             continue
         try:
-            value = float(loss(*inputs[0]))
-            # Half precision of the input is exact in float32; peers may compute in it.
-            tolerance = 1e-3 if dtype.itemsize < 4 else 1e-5
+            value = float(function(inputs[0]).detach().double().abs().mean())
             if expected is None:
                 expected = value
-            elif abs(value - expected) > tolerance * max(abs(expected), 1e-3):
+            elif abs(value - expected) > case.tolerance * max(expected, 1e-3):
                 run.skipped.append(f"{who}, {case.name}: another value, {value} not {expected}")
                 continue
-            found[who] = seconds_per_call(call, inputs)
+            found[who] = seconds_per_call(case.timed(function), inputs)
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             report = run.failed if who == "sosie" else run.skipped
             report.append(f"{who}, {case.name}: {str(error).splitlines()[0]}")

@@ -55,6 +55,51 @@ class Case:
         task = "loss and gradient" if self.gradient else "forward"
         return f"{self.family} {size} {self.dtype}{last}, {task}"
 
+    @property
+    def tolerance(self) -> float:
+        """Relative, of values: half precision is exact in float32, but peers may compute in it."""
+        return 1e-3 if self.dtype in ("float16", "bfloat16") else 1e-5
+
+    @property
+    def bytes_of_input(self) -> int:
+        """Two images."""
+        return 2 * self.elements * (2 if self.dtype in ("float16", "bfloat16") else 4)
+
+    def inputs(self, count: int, device: str = "cuda") -> list[Any]:
+        """So many pairs of images."""
+        import torch
+
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        found = []
+        for _ in range(count):
+            x = torch.rand(self.shape, device=device)
+            y = (x + 0.1 * torch.rand_like(x)).clamp(0, 1)
+            dtype = getattr(torch, self.dtype)
+            x, y = (image.to(dtype, memory_format=layout) for image in (x, y))
+            found.append((x.requires_grad_(self.gradient), y))
+        return found
+
+    def contenders(self) -> dict[str, Callable[[Any], Any]]:
+        """Functions ``pair -> loss``, sosie's first; who is not installed is left out."""
+        return {who: _of_pair(loss) for who, loss in contenders(self).items()}
+
+    def timed(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """What is timed: the loss, with its gradient where that is the task."""
+        import torch
+
+        def call(pair: Any) -> Any:
+            if not self.gradient:
+                with torch.no_grad():
+                    return function(pair)
+            pair[0].grad = None
+            return function(pair).backward()
+
+        return call
+
+
+def _of_pair(loss: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    return lambda pair: loss(*pair)
+
 
 _SHAPES = ((8, 3, 1080, 1920), (16, 3, 256, 256), (1, 3, 512, 512))
 CASES = (

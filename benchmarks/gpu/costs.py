@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each kernel costs by count, and the time that an H100 needs for it at least.
 
-Counted by hand from the sources, for float32: bytes of device memory where every input is read once
-and halos come from the caches; words of shared memory; issue slots of the floating-point pipes. The
-time is that of whichever is the bottleneck. Nothing here was measured.
+Counted by hand from the sources: bytes of device memory where every input is read once and halos
+come from the caches; words of shared memory; issue slots, and those of them that the special
+function units take. The time is that of whichever is the bottleneck; as a share of it at best, what
+memory alone would take. If nothing overlapped, times would add up. Nothing here was measured.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ class Limits:
     bytes: float
     slots: float
     words: float
+    special: float
 
 
-#: SXM5: HBM3; 132 multiprocessors of 128 lanes and 32 banks at 1.755 GHz, which it sustains.
-H100 = Limits("H100 SXM", 3.35e12, 132 * 128 * 1.755e9, 132 * 32 * 1.755e9)
+#: SXM5: HBM3; 132 multiprocessors of 128 lanes, 32 banks and 16 lanes for special functions at
+#: 1.755 GHz, which it sustains.
+H100 = Limits("H100 SXM", 3.35e12, *(132 * lanes * 1.755e9 for lanes in (128, 32, 16)))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Per element of one image.
+    """Per element of one image, or per number of a recurrent layer's state.
 
     Attributes
     ----------
@@ -44,15 +47,17 @@ class Cost:
         Its name.
     task : str
         What it is called for.
-    bytes, slots, words : float
-        Of device memory; issued instructions of one lane; words of shared memory.
+    bytes, slots, words, special : float
+        Of device memory; issued instructions of one lane; words of shared memory; instructions for
+        the special function units, a part of the slots.
     """
 
     kernel: str
     task: str
     bytes: float
     slots: float
-    words: float
+    words: float = 0
+    special: float = 0
 
     def picoseconds(self, limits: Limits) -> dict[str, float]:
         """Least time per element by each limit."""
@@ -60,6 +65,7 @@ class Cost:
             "memory": 1e12 * self.bytes / limits.bytes,
             "issue": 1e12 * self.slots / limits.slots,
             "shared memory": 1e12 * self.words / limits.words,
+            "special functions": 1e12 * self.special / limits.special,
         }
 
 
@@ -80,12 +86,33 @@ COSTS = (
     # results.
     Cost("ssim_general_forward<float, false>", "SSIM, any window, here 11 taps", 8, 258, 45),
     Cost("ssim_general_forward<float, true>", "the same under a mask", 9, 330, 56),
-    # Three coefficients, with taps of each pixel's own in shared memory; after a forward pass that
-    # stored them, 12 bytes more.
-    Cost("ssim_general_gradient<float, false>", "gradient of any window", 24, 270, 110),
+    # 30 slots for the formula's gradient and 32 to store three coefficients; then taps of each
+    # pixel's own in shared memory, as mirrored borders want them. Without a streaming kernel a
+    # gradient takes both.
+    Cost("ssim_general_forward<float, false>", "the same, coefficients kept", 20, 320, 45),
+    Cost("ssim_general_forward<float, true>", "under a mask, coefficients kept", 21, 392, 56),
+    Cost("ssim_general_gradient<float, false>", "gradient from them", 24, 270, 110),
+    # Each of 42 x 42 pixels is read in 11 slices, at 45 slots a time; coefficients at 28.
+    Cost("ssim_general_forward<float, false>", "SSIM of volumes, 11 taps", 8, 1030, 45),
+    Cost("ssim_general_gradient<float, false>", "gradient of volumes", 24, 750, 110),
     # A quarter of a box's mean for each pixel.
     Cost("downsample_forward<float>", "halved along two axes", 5, 30, 0),
     Cost("downsample_backward<float>", "its adjoint", 5, 60, 0),
+    # Of a pack of four numbers: 55 slots find it, a load or store and 2 for its address per run,
+    # conversions in half precision; then 25 for each activation, one of them special, and the
+    # formula. As PTX has them without moves.
+    Cost("lstm_forward<float, true>", "LSTM, gates kept", 60, 165, special=5),
+    Cost("lstm_forward<float, true>", "the same, no gates kept", 44, 160, special=5),
+    Cost("lstm_forward<half, true>", "LSTM, gates kept", 34, 180, special=5),
+    Cost("lstm_backward<float, true>", "its gradient", 56, 86, special=1),
+    Cost("lstm_backward<half, true>", "its gradient", 36, 96, special=1),
+    Cost("lstm_peephole_backward<float>", "gradient of peepholes", 20, 19),
+    Cost("gru_forward<float, true>", "GRU, map before the reset", 48, 102, special=3),
+    Cost("gru_backward<float, true>", "its gradient", 60, 45),
+    Cost("gru_reset_forward<float, true>", "GRU that resets first: r, z", 32, 73, special=2),
+    Cost("gru_update_forward<float, true>", "n and the state", 24, 48, special=1),
+    Cost("gru_update_backward<float, true>", "gradient of n and z", 36, 38),
+    Cost("gru_reset_backward<float, true>", "gradient of r", 24, 28),
 )
 
 
@@ -93,21 +120,37 @@ def prediction(limits: Limits = H100) -> Table:
     """Counts, registers where nvcc is installed, and predicted times."""
     registers = _registers()
     table = Table(
-        f"Counted costs per float32 element, and times predicted for an {limits.name}",
-        ("kernel", "task", "bytes", "slots", "words", "registers", "ps", "limit"),
+        f"Counted costs per element, and times predicted for an {limits.name}",
+        (
+            "kernel",
+            "task",
+            "bytes",
+            "slots",
+            "special",
+            "words",
+            "registers",
+            "ps",
+            "limit",
+            "of copy",
+        ),
     )
     for cost in COSTS:
         times = cost.picoseconds(limits)
         limit = max(times, key=lambda name: times[name])
         used = registers.get(cost.kernel)
         table.rows.append((
-            cost.kernel, cost.task, f"{cost.bytes:g}", f"{cost.slots:g}", f"{cost.words:g}",
-            "" if used is None else str(used), f"{times[limit]:.1f}", limit,
+            cost.kernel, cost.task, f"{cost.bytes:g}", f"{cost.slots:g}", f"{cost.special:g}",
+            f"{cost.words:g}", "" if used is None else str(used), f"{times[limit]:.1f}", limit,
+            f"{100 * times['memory'] / sum(times.values()):.0f} to "
+            f"{100 * times['memory'] / times[limit]:.0f} %",
         ))  # fmt: skip
     table.notes.append(
         "No kernel spills registers; tests compile them all and read ptxas's report."
     )
-    table.notes.append("Not measured: counts over the limits of the device.")
+    table.notes.append(
+        "Not measured: counts over the limits of the device. The share of the copy bandwidth is "
+        "that where nothing overlaps, and where everything does."
+    )
     return table
 
 

@@ -82,14 +82,16 @@ __device__ __forceinline__ Moments<T> moments(const SSIMCall<T>& k, T sum, T dif
     m.mean_d = difference;
     m.inverse_weight = T(1);
     if constexpr (kMasked) {
+        // Divided after the subtraction: what rounds the inverse would not cancel in it.
         m.inverse_weight = weight > k.least_weight ? T(1) / weight : T(0);
         m.mean_s *= m.inverse_weight;
         m.mean_d *= m.inverse_weight;
-        sum_square *= m.inverse_weight;
-        difference_square *= m.inverse_weight;
+        m.var_s = multiply_add(-sum, m.mean_s, sum_square) * m.inverse_weight;
+        m.var_d = multiply_add(-difference, m.mean_d, difference_square) * m.inverse_weight;
+    } else {
+        m.var_s = sum_square - m.mean_s * m.mean_s;
+        m.var_d = difference_square - m.mean_d * m.mean_d;
     }
-    m.var_s = sum_square - m.mean_s * m.mean_s;
-    m.var_d = difference_square - m.mean_d * m.mean_d;
     if (k.unbalanced) {
         const T mean = m.mean_s + k.twice_center;
         m.var_s += k.deficit * mean * mean + k.excess * m.mean_s * m.mean_s;

@@ -7,7 +7,13 @@ import math
 
 from sosie.arrays import Array
 
-__all__ = ["is_channels_last", "peephole_rows", "rows_of"]
+__all__ = [
+    "gradient_samples",
+    "is_channels_last",
+    "lstm_peephole_backward",
+    "peephole_rows",
+    "rows_of",
+]
 
 
 def is_channels_last(state: Array) -> bool:
@@ -46,3 +52,37 @@ def peephole_rows(peephole: Array | None, state: Array) -> int:
     if peephole is None or not is_channels_last(state):
         return 1
     return math.prod(peephole.shape[2:])
+
+
+def gradient_samples(gradient: Array, cell: Array) -> tuple[int, int, int]:
+    """How the gradient of peepholes ``(3, C, ...)`` is summed from cells ``(M, C, ...)``.
+
+    Returns
+    -------
+    weights : int
+        Numbers of each of the three. Where channels do not lie last they are those of a cell, even
+        if the gradient has one per channel.
+    length : int
+        Of a run of them.
+    samples : int
+        Rows of so many numbers that the cells have.
+    """
+    rows, length = rows_of(cell)
+    weights = peephole_rows(gradient, cell) * length
+    return weights, length, rows * length // max(weights, 1)
+
+
+def lstm_peephole_backward(
+    grad_gates: Array, cell: Array, new_cell: Array, gradient: Array
+) -> None:
+    """Write the gradient of the peepholes from those of the gates of many steps.
+
+    By operations of the array library, for host memory. See
+    `sosie.reference.recurrent.lstm_peephole_backward`; ``gradient`` is ``(3, C, ...)`` with spatial
+    axes of the cell's length or 1, and lies in memory as the peepholes do.
+    """
+    channels = cell.shape[1]
+    axes = (0, *(axis for axis in range(2, cell.ndim) if gradient.shape[axis] == 1))
+    for hole, (gate, state) in enumerate(((0, cell), (1, cell), (3, new_cell))):
+        products = grad_gates[:, gate * channels : (gate + 1) * channels] * state
+        gradient[hole] = products.sum(axes).reshape(gradient.shape[1:])

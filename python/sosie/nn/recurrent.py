@@ -172,9 +172,10 @@ class ConvLSTM(_ConvLayers):
     are those after the last step that counts, and the other direction begins there.
 
     All steps of a layer are one operator, whose convolutions are torch's and whose gates are one
-    pass over memory. Options that are rare (`norm`, `zoneout`, a `padding_mode`) take torch's own
-    operations instead, and so do exported graphs and tensors on other devices. Where autocast
-    narrows convolutions, gates and cell states stay in float32.
+    pass over memory, on CUDA devices too. Options that are rare (`norm`, `zoneout`, a
+    `padding_mode`) take torch's own operations instead, and so do exported graphs, other devices,
+    and CUDA devices where nobody can launch kernels (`sosie info` says why). Where autocast narrows
+    convolutions, gates are computed and cell states kept in float32.
 
     Examples
     --------

@@ -241,7 +241,7 @@ class ConvCell(nn.Module):
     def _uses_operator(self, x: Tensor) -> bool:
         """Whether the operator does all that is asked for."""
         return (
-            x.device.type in ("cpu", "meta")
+            (x.device.type in ("cpu", "meta") or (x.is_cuda and _has_cuda_kernels()))
             and self.padding_mode == "zeros"
             and self.norm is None
             and self.zoneout == (0.0, 0.0)
@@ -294,6 +294,10 @@ class ConvCell(nn.Module):
                 f"expected input with {self.in_channels} channels, got "
                 f"{x.shape[-self.spatial_dims - 1]} in {tuple(x.shape)}"
             )
+        if x.device != self.weight_ih.device:
+            raise ValueError(
+                f"expected input on the weights' device, {self.weight_ih.device}, got {x.device}"
+            )
         if not x.is_floating_point():
             raise TypeError(f"expected a floating-point input, got {x.dtype}")
         if x.dtype != self.weight_ih.dtype and not torch.is_autocast_enabled(x.device.type):
@@ -311,6 +315,10 @@ class ConvCell(nn.Module):
         for name, part in zip(self.states, parts, strict=True):
             if tuple(part.shape) != shape:
                 raise ValueError(f"expected state {name} of shape {shape}, got {tuple(part.shape)}")
+            if part.device != x.device:
+                raise ValueError(
+                    f"expected state {name} on the input's device, {x.device}, got {part.device}"
+                )
             allowed = {x.dtype, self.weight_ih.dtype}
             if torch.is_autocast_enabled(x.device.type):
                 allowed |= {torch.float32, torch.get_autocast_dtype(x.device.type)}
@@ -627,6 +635,18 @@ def _pad_upper(x: Tensor, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Tens
         total = max(0, reach - size)
         around += [total // 2, total - total // 2]
     return F.pad(x, around)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_cuda_kernels() -> bool:
+    """Whether tensors on CUDA devices need not be left to torch's own operations."""
+    from sosie.backends.cuda.launcher import launcher
+
+    try:
+        launcher()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_exporting() -> bool:

@@ -44,6 +44,7 @@ __all__ = [
     "gru_update_forward",
     "lstm_backward",
     "lstm_forward",
+    "lstm_peephole_backward",
     "recurrent_convolution",
 ]
 
@@ -154,6 +155,23 @@ def lstm_backward(
     d_f = dc * c * _slope(f, recurrent_activation)
     d_g = dc * i * _slope(g, activation)
     return np.concatenate([d_i, d_f, d_g, d_o], axis=1), dc * f + d_i * p_i + d_f * p_f
+
+
+def lstm_peephole_backward(grad_gates: ArrayLike, cell: ArrayLike, new_cell: ArrayLike) -> Array:
+    """Gradients of peepholes ``(3, C, ...)``, one per channel and pixel, summed over N.
+
+    ``grad_gates`` ``(N, 4 C, ...)`` are those of `lstm_backward`, ``cell`` and ``new_cell`` the
+    cells before and after the steps; steps may have joined the batch.
+
+    Examples
+    --------
+    >>> ones = np.ones((2, 1, 1))
+    >>> lstm_peephole_backward(np.ones((2, 4, 1)), ones, 3.0 * ones).ravel()
+    array([2., 2., 6.])
+    """
+    by_i, by_f, _, by_o = np.split(np.asarray(grad_gates, np.float64), 4, axis=1)
+    before, after = np.asarray(cell, np.float64), np.asarray(new_cell, np.float64)
+    return np.stack([(by_i * before).sum(0), (by_f * before).sum(0), (by_o * after).sum(0)])
 
 
 def gru_forward(

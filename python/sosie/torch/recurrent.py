@@ -278,7 +278,7 @@ def _lstm_by(tensors: Sequence[Any], how: Recurrence) -> Any:
     return winograd if winograd.serves(x, weight_ih, weight_hh, how) else sequences
 
 
-def _lstm_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _lstm_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     *tensors, keep_cells, keep_gates = arguments
     how = _recurrence(tensors[7:])
     output, hidden, cell, cells, gates = _lstm_by(tensors, how).lstm_forward(
@@ -335,11 +335,12 @@ _conv_lstm = register(
         "conv_lstm(Tensor x, Tensor? h, Tensor? c, Tensor weight_ih, Tensor weight_hh, "
         f"Tensor? bias, Tensor? peephole, {_HOW}, bool keep_cells, bool keep_gates) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        cpu=_lstm_cpu,
+        cpu=_lstm_kernel,
         fake=_lstm_fake,
         setup_context=_save_lstm,
         backward=_lstm_derivative,
         vmap=_mapping(sequences_at=(0,), states_at=(1, 2)),
+        cuda=_lstm_kernel,
     )
 )
 
@@ -347,7 +348,7 @@ _conv_lstm = register(
 # --- sosie::conv_lstm_backward --------------------------------------------------------------------
 
 
-def _lstm_backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _lstm_backward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     tensors, states, cells, gates = arguments[:7], *arguments[7:10]
     upstreams, plain, needs = arguments[10:14], arguments[14:-1], arguments[-1]
     by_output, by_hidden, by_cell, by_cells = upstreams
@@ -393,11 +394,12 @@ _conv_lstm_backward = register(
         "Tensor? bias, Tensor? peephole, Tensor states, Tensor cells, Tensor gates, "
         "Tensor? grad_output, Tensor? grad_hidden, Tensor? grad_cell, Tensor? grad_cells, "
         f"{_HOW}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-        cpu=_lstm_backward_cpu,
+        cpu=_lstm_backward_kernel,
         fake=_lstm_backward_fake,
         setup_context=_save_lstm_backward,
         backward=_lstm_second_derivative,
         vmap=_map_each,
+        cuda=_lstm_backward_kernel,
     )
 )
 
@@ -405,7 +407,7 @@ _conv_lstm_backward = register(
 # --- sosie::conv_gru ------------------------------------------------------------------------------
 
 
-def _gru_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _gru_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     *given, linear_before_reset, keep_gates = arguments
     output, hidden, gates, candidates = sequences.gru_forward(
         *given[:6], how=_recurrence(given[6:], linear_before_reset), keep_gates=keep_gates
@@ -461,11 +463,12 @@ _conv_gru = register(
         "conv_gru(Tensor x, Tensor? h, Tensor weight_ih, Tensor weight_hh, Tensor? bias, "
         f"Tensor? recurrent_bias, {_HOW}, bool linear_before_reset, bool keep_gates) "
         "-> (Tensor, Tensor, Tensor, Tensor)",
-        cpu=_gru_cpu,
+        cpu=_gru_kernel,
         fake=_gru_fake,
         setup_context=_save_gru,
         backward=_gru_derivative,
         vmap=_mapping(sequences_at=(0,), states_at=(1,)),
+        cuda=_gru_kernel,
     )
 )
 
@@ -473,7 +476,7 @@ _conv_gru = register(
 # --- sosie::conv_gru_backward ---------------------------------------------------------------------
 
 
-def _gru_backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _gru_backward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     tensors, states, gates, candidates = arguments[:6], *arguments[6:9]
     by_output, by_hidden, *plain, linear_before_reset, needs = arguments[9:]
     found = sequences.gru_backward(
@@ -511,10 +514,11 @@ _conv_gru_backward = register(
         "Tensor? recurrent_bias, Tensor states, Tensor gates, Tensor candidates, "
         f"Tensor? grad_output, Tensor? grad_hidden, {_HOW}, bool linear_before_reset, "
         "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-        cpu=_gru_backward_cpu,
+        cpu=_gru_backward_kernel,
         fake=_gru_backward_fake,
         setup_context=_save_gru_backward,
         backward=_gru_second_derivative,
         vmap=_map_each,
+        cuda=_gru_backward_kernel,
     )
 )

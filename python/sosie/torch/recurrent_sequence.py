@@ -27,6 +27,7 @@ from sosie.torch.recurrent_composite import Recurrence, convolve
 
 __all__ = [
     "BLOCK_BYTES",
+    "DEVICE_BLOCK_BYTES",
     "LSTMStates",
     "LSTMUpstreams",
     "Layout",
@@ -36,11 +37,12 @@ __all__ = [
     "gru_forward",
     "lstm_backward",
     "lstm_forward",
-    "of_peephole",
 ]
 
-#: Bytes of the gates of a block of steps, of which there is at least one.
+#: Bytes of the gates of a block of steps, of which there is at least one. On a device a convolution
+#: with so many results has some thousand tiles, enough that its last wave of blocks costs little.
 BLOCK_BYTES = 16 << 20
+DEVICE_BLOCK_BYTES = 64 << 20
 
 Optional = Tensor | None
 Needs = tuple[bool, ...]
@@ -88,11 +90,12 @@ class Layout:
         result: Tensor = self.dense(array.flatten(0, 1)).unflatten(0, array.shape[:2])
         return result
 
-    def blocks(self, dtype: torch.dtype) -> list[tuple[int, int]]:
-        """First step and step behind the last of each block."""
+    def blocks(self, x: Tensor) -> list[tuple[int, int]]:
+        """First step and step behind the last of each block, for inputs like ``x``."""
         pixels = torch.Size(self.spatial).numel()
-        step = self.batch * self.gates * self.channels * pixels * dtype.itemsize
-        size = max(1, min(self.steps, BLOCK_BYTES // max(step, 1)))
+        step = self.batch * self.gates * self.channels * pixels * x.dtype.itemsize
+        block = DEVICE_BLOCK_BYTES if x.is_cuda else BLOCK_BYTES
+        size = max(1, min(self.steps, block // max(step, 1)))
         return [(at, min(at + size, self.steps)) for at in range(0, self.steps, size)]
 
     def channels_behind(self, memory: Tensor, ndim: int) -> Tensor:
@@ -197,9 +200,19 @@ class Sequence(Layout):
 
     def peephole(self, peephole: Optional) -> Optional:
         """Peepholes as executors read them."""
-        if peephole is None or (self.channels_last and peephole[0, 0].numel() == 1):
-            return peephole
+        if peephole is None:
+            return None
+        if self.channels_last and peephole[0, 0].numel() == 1:
+            return peephole.contiguous()
         return self.dense(peephole.expand(3, self.channels, *self.spatial))
+
+    def of_peephole(
+        self, by_gates: Tensor, before: Tensor, after: Tensor, peephole: Tensor
+    ) -> Tensor:
+        """Gradients of peepholes, from gates and cells ``(M, k C, ...)`` of any steps."""
+        gradient = torch.empty_like(self.dense(peephole))
+        self.execute.lstm_peephole_backward(by_gates, before, after, gradient)
+        return gradient
 
 
 def _adjoint(
@@ -336,7 +349,7 @@ def lstm_forward(
     """See `LSTMStates.results`."""
     sequence = Sequence(x, weight_ih, weight_hh, how)
     states = LSTMStates(sequence, h, c, peephole, keep_cells, keep_gates)
-    for begin, end in sequence.blocks(x.dtype):
+    for begin, end in sequence.blocks(x):
         inputs = sequence.of_inputs(begin, end, bias)
         for step in range(begin, end):
             hidden = states.hidden
@@ -453,7 +466,7 @@ def lstm_backward(
         sequence, c, peephole, cells, grad_output, grad_hidden, grad_cell, grad_cells
     )
     first_cell = upstreams.first_cell
-    blocks = sequence.blocks(x.dtype)
+    blocks = sequence.blocks(x)
     memory = sequence.empty(x, blocks[0][1], 4, x.dtype)
     for begin, end in reversed(blocks):
         if gates is None:
@@ -481,7 +494,13 @@ def lstm_backward(
             sums.add("weight_hh", part)
         if need_peephole and peephole is not None:
             before = sequence.previous(cells, first_cell, begin, end)
-            sums.add("peephole", of_peephole(by_gates, before, cells[begin:end], peephole))
+            part = sequence.of_peephole(
+                by_gates.flatten(0, 1),
+                before.flatten(0, 1),
+                cells[begin:end].flatten(0, 1),
+                peephole,
+            )
+            sums.add("peephole", part)
     return [
         sums.x,
         upstreams.by_hidden if need_h else None,
@@ -491,17 +510,6 @@ def lstm_backward(
         sums.get("bias", bias, need_bias),
         sums.get("peephole", peephole, need_peephole),
     ]
-
-
-def of_peephole(by_gates: Tensor, before: Tensor, after: Tensor, like: Tensor) -> Tensor:
-    """Gradients of the cell's weights in i, f and o, from a block of steps."""
-    by_i, by_f, _, by_o = by_gates.to(before.dtype).chunk(4, 2)
-    return torch.stack(
-        [
-            (by * cell).flatten(0, 1).sum_to_size(1, *like.shape[1:])[0]
-            for by, cell in ((by_i, before), (by_f, before), (by_o, after))
-        ]
-    )
 
 
 # --- GRU ------------------------------------------------------------------------------------------
@@ -572,7 +580,7 @@ def gru_forward(
     keeps_candidate = keep_gates and how.linear_before_reset
     candidates = sequence.large(x, rows if keeps_candidate else 1, 1, x.dtype)
     hidden = sequence.state(h, x.dtype)
-    for begin, end in sequence.blocks(x.dtype):
+    for begin, end in sequence.blocks(x):
         inputs = sequence.of_inputs(begin, end, bias)
         for step in range(begin, end):
             sequence.step(
@@ -653,7 +661,7 @@ def gru_backward(
     first = sequence.state(h, x.dtype)
     carry = sequence.own_state(None, computed_dtype(x))
     by_hidden = None if grad_hidden is None else sequence.dense(grad_hidden)
-    blocks = sequence.blocks(x.dtype)
+    blocks = sequence.blocks(x)
     memory = _GRUBlock(sequence, blocks[0][1])
     for begin, end in reversed(blocks):
         before = sequence.previous(output, first, begin, end)

@@ -27,7 +27,6 @@ from sosie.torch.recurrent_sequence import (
     Optional,
     Sequence,
     empty_gradient,
-    of_peephole,
 )
 
 __all__ = ["lstm_backward", "lstm_forward", "serves"]
@@ -213,7 +212,7 @@ def lstm_backward(
         adjoint.add_weights(sources, by_gates)
         upstreams.by_hidden = adjoint.to_sources(step, by_gates, step > 0 or need_h)
         if need_peephole and peephole is not None:
-            part = of_peephole(by_gates[None], before[None], cells[step][None], peephole)
+            part = sequence.of_peephole(by_gates, before, cells[step], peephole)
             by_peephole = part if by_peephole is None else by_peephole.add_(part)
     by_weights = adjoint.weights() if any(need_weights) else (None,) * 3
     return [

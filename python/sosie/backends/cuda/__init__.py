@@ -12,6 +12,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from sosie.backends.cuda.recurrent import (
+    gru_backward,
+    gru_forward,
+    gru_reset_backward,
+    gru_reset_forward,
+    gru_update_backward,
+    gru_update_forward,
+    lstm_backward,
+    lstm_forward,
+    lstm_peephole_backward,
+)
 from sosie.backends.cuda.ssd import ssd_backward, ssd_forward, ssd_loss, ssd_loss_value
 from sosie.backends.cuda.ssim import (
     downsample_backward,
@@ -25,6 +36,15 @@ from sosie.backends.cuda.ssim import (
 __all__ = [
     "downsample_backward",
     "downsample_forward",
+    "gru_backward",
+    "gru_forward",
+    "gru_reset_backward",
+    "gru_reset_forward",
+    "gru_update_backward",
+    "gru_update_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "lstm_peephole_backward",
     "ssd_backward",
     "ssd_forward",
     "ssd_loss",

@@ -21,6 +21,9 @@ __all__ = ["Launcher", "launch", "launcher", "unusable_reason", "use_launcher"]
 
 Size = tuple[int, int, int]
 
+#: Blocks of a grid along each axis that every device takes.
+_MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+
 
 class Launcher(Protocol):
     """Who launches; the functions of ``_cuda``."""
@@ -142,11 +145,22 @@ def launch(
         Dynamic shared memory of a block.
     clear : (address, bytes)
         Device memory that is zeroed first.
+
+    Raises
+    ------
+    ValueError
+        There are more blocks than a grid can have.
     """
     device, stream = library.device(array)
+    grid = (blocks, 1, 1) if isinstance(blocks, int) else blocks
+    if any(count > most for count, most in zip(grid, _MOST_BLOCKS, strict=True)):
+        raise ValueError(
+            f"expected arrays for which at most {_MOST_BLOCKS} blocks of {kernel} are launched, "
+            f"got {grid}: compute them in parts"
+        )
     launcher().launch(
         kernel,
-        (blocks, 1, 1) if isinstance(blocks, int) else blocks,
+        grid,
         (threads, 1, 1) if isinstance(threads, int) else threads,
         shared_bytes,
         bytes(parameters),

@@ -124,6 +124,16 @@ def _five(sizes: Sequence[int], missing: int) -> tuple[int, ...]:
     return tuple(sizes) if len(sizes) == 5 else (*sizes[:2], missing, *sizes[2:])
 
 
+def _check_coordinates(shape: Sequence[int]) -> None:
+    """Raise unless 32-bit coordinates suffice for ``(N, C, depth, height, width)``."""
+    planes, rows = shape[0] * shape[1], shape[2] * shape[3]
+    if max(planes, rows, shape[4]) >= 2**31:
+        raise ValueError(
+            "expected images with fewer than 2147483648 planes, rows of a plane and columns on "
+            f"CUDA devices, got {planes}, {rows} and {shape[4]} in shape {tuple(shape)}"
+        )
+
+
 def _strided(library: Adapter, array: Array) -> _Strided:
     address, code, _, _ = library.argument(array)
     strides = _five(element_strides(library, array), 0)
@@ -244,6 +254,7 @@ class _Problem:
         self.computed = compute_dtype(self.dtype)
         self.given_shape = tuple(x.shape)
         self.shape = _five(self.given_shape, 1)
+        _check_coordinates(self.shape)
         self.planes = self.shape[0] * self.shape[1]
         self.parameters = parameters
         self.plan: SSIMPlan = ssim_plan(parameters, self.computed, mask is not None)
@@ -527,6 +538,7 @@ def downsample_forward(
     library = adapter(x)
     x = library.kernel_ready(x)
     shape = tuple(x.shape)
+    _check_coordinates(_five(shape, 1))
     reduced_shape = shape[:2] + tuple(
         (size + before + after) // factor
         for size, (before, after) in zip(shape[2:], padding, strict=True)
@@ -548,6 +560,7 @@ def downsample_backward(
     """Adjoint of :func:`downsample_forward`."""
     library = adapter(grad)
     grad = library.kernel_ready(grad)
+    _check_coordinates(_five(tuple(input_shape), 1))
     full = library.empty(grad, tuple(input_shape), library.dtype(grad))
     _downsample("downsample_backward", full, grad, factor, padding, border, full)
     return full

@@ -28,6 +28,7 @@ from sosie.backends.native.recurrent import (
     gru_update_forward,
     lstm_backward,
     lstm_forward,
+    lstm_peephole_backward,
 )
 from sosie.backends.native.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.native.ssim import (
@@ -67,6 +68,7 @@ __all__ = [
     "knn_forward",
     "lstm_backward",
     "lstm_forward",
+    "lstm_peephole_backward",
     "pack_vectors",
     "ssd_backward",
     "ssd_forward",

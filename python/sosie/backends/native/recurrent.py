@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sosie import _core
 from sosie.arrays import CODES, Array, adapter
-from sosie.backends._gates import peephole_rows, rows_of
+from sosie.backends._gates import lstm_peephole_backward, peephole_rows, rows_of
 from sosie.reference.recurrent import SLOPES
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "gru_update_forward",
     "lstm_backward",
     "lstm_forward",
+    "lstm_peephole_backward",
 ]
 
 #: Codes of ``sosie::GRUPart``.

@@ -31,6 +31,7 @@ from sosie.backends.numba.recurrent import (
     gru_update_forward,
     lstm_backward,
     lstm_forward,
+    lstm_peephole_backward,
 )
 from sosie.backends.numba.ssd import ssd_backward, ssd_forward, ssd_loss
 from sosie.backends.numba.ssim import (
@@ -62,6 +63,7 @@ __all__ = [
     "knn_forward",
     "lstm_backward",
     "lstm_forward",
+    "lstm_peephole_backward",
     "pack_vectors",
     "ssd_backward",
     "ssd_forward",

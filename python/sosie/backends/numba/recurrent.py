@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sosie.arrays import Array, adapter
-from sosie.backends._gates import is_channels_last, peephole_rows, rows_of
+from sosie.backends._gates import (
+    is_channels_last,
+    lstm_peephole_backward,
+    peephole_rows,
+    rows_of,
+)
 from sosie.backends.numba import _recurrent_kernels as kernels
 from sosie.backends.numba._tasks import run_tasks
 from sosie.reference.recurrent import SLOPES
@@ -24,6 +29,7 @@ __all__ = [
     "gru_update_forward",
     "lstm_backward",
     "lstm_forward",
+    "lstm_peephole_backward",
 ]
 
 #: Numbers of the state that one task treats.

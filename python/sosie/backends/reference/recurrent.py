@@ -19,6 +19,7 @@ __all__ = [
     "gru_update_forward",
     "lstm_backward",
     "lstm_forward",
+    "lstm_peephole_backward",
 ]
 
 
@@ -66,6 +67,15 @@ def lstm_backward(
     )
     for target, values in zip((grad_gates, grad_cell), results, strict=True):
         _write(target, values)
+
+
+def lstm_peephole_backward(
+    grad_gates: Array, cell: Array, new_cell: Array, gradient: Array
+) -> None:
+    """Write the gradient of the peepholes from those of the gates of many steps."""
+    values = definition.lstm_peephole_backward(*_values(grad_gates, cell, new_cell))
+    axes = tuple(axis for axis in range(2, gradient.ndim) if gradient.shape[axis] == 1)
+    _write(gradient, values.sum(axes, keepdims=True))
 
 
 def gru_forward(
