@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """fused-ssim: ``fused_ssim``, ``fused_ssim3d`` and ``FusedSSIMMap``, for training with splats.
 
-The original is CUDA code that is compiled on installation; this computes wherever `sosie.ssim` does.
-gsplat and others import ``fused_ssim`` by name: where it is not installed,
+The original is CUDA code that is compiled on installation; this computes wherever `sosie.ssim`
+does. gsplat and others import ``fused_ssim`` by name: where it is not installed,
 ``sosie.patch("fused_ssim")`` puts this module in its place, and so does a file ``fused_ssim.py`` on
 the path with the line ``from sosie.compat.fused_ssim import *``.
 

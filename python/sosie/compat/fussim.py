@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """fussim 0.3: ``fused_ssim`` with three window sizes, and pytorch-msssim's ``ssim`` and ``SSIM``.
 
-The original needs a GPU; this computes wherever `sosie.ssim` does. The windows of 11 pixels agree. For those
-of 7 and 9 pixels, fussim 0.3.15 has wrong weights: of 7 pixels they are those of the standard
-deviation 1.0, of 9 pixels they sum to 0.54 instead of 1. The numbers here are those of the Gaussian
-of standard deviation 1.5 that it says it has.
+The original needs a GPU; this computes wherever `sosie.ssim` does. The windows of 11 pixels agree.
+For those of 7 and 9 pixels, fussim 0.3.15 has wrong weights: of 7 pixels they are those of the
+standard deviation 1.0, of 9 pixels they sum to 0.54 instead of 1. The numbers here are those of the
+Gaussian of standard deviation 1.5 that it says it has.
 
 Only the first image gets a gradient. ``nonnegative_ssim`` raises every value of the map to 0, where
 pytorch-msssim does so with the mean over a channel.
