@@ -10,14 +10,18 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 # The reference multiplies small matrices; OpenBLAS would only make threads wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Where tests ask scikit-image, they want its own numbers and not sosie's by way of its dispatcher.
 os.environ["SKIMAGE_NO_DISPATCHING"] = "1"
 
+import numpy as np
 import pytest
 from hypothesis import settings
+
+from emulator import emulated, needs_emulator
 
 # Machines that test are shared machines: the time of one example says nothing. The same examples
 # are tried every time, so that a failure belongs to a change.
@@ -123,3 +127,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("forward", marks=needs_emulator),
+        pytest.param("reverse", marks=needs_emulator),
+        pytest.param("torch", marks=pytest.mark.gpu),
+        pytest.param("cupy", marks=pytest.mark.gpu),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> Iterator[Callable[[np.ndarray], Any]]:
+    """Function that brings an array to where kernels run; `emulator.fetch` brings results back."""
+    if request.param in ("forward", "reverse"):
+        with emulated(request.param == "reverse"):
+            yield lambda array: array
+    elif request.param == "torch":
+        torch = pytest.importorskip("torch")
+        yield lambda array: torch.from_numpy(array).cuda()
+    else:
+        yield pytest.importorskip("cupy").asarray

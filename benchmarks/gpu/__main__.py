@@ -22,19 +22,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.cases import CASES, Case, contenders
+from benchmarks.gpu.cases import CASES
 from benchmarks.gpu.costs import prediction
+from benchmarks.gpu.distance import predicted_cases
 from benchmarks.tables import Table
 
 ROOT = Path(__file__).parents[2]
 
-#: What compute-sanitizer watches: every kernel once, on images of a few blocks.
+#: What compute-sanitizer watches: every kernel once, on arrays of a few blocks.
 _SMALL = """
 import torch, sosie
 x, y = (torch.rand(2, 3, 70, 90, device="cuda", requires_grad=True) for _ in range(2))
 w = torch.rand(2, 1, 70, 90, device="cuda", requires_grad=True)
 (sosie.weighted_ssd(x, y, w, reduction="mean") - sosie.ssim(x, y, data_range=1.0)).backward()
 sosie.ms_ssim(x[:, :, :, :].repeat(1, 1, 3, 2), y.repeat(1, 1, 3, 2), data_range=1.0).backward()
+a, b = (torch.rand(n, 40, device="cuda", requires_grad=True) for n in (300, 500))
+for metric in ("euclidean", "cosine"):
+    (sosie.cdist(a, b, metric).sum() + sosie.knn(a, b, 20, metric).distances.sum()).backward()
+    sosie.cdist(a[:, :9], b[:, :9], metric)
+(sosie.euclidean_distance(a, b[:1]) + sosie.cosine_similarity(a, a + 1)).sum().backward()
 torch.cuda.synchronize()
 """
 
@@ -87,7 +93,8 @@ def main() -> int:
     parser.add_argument("--predict", action="store_true", help="print counts; needs no device")
     given = parser.parse_args()
     if given.predict:
-        print(prediction().markdown())
+        for table in (prediction(), predicted_cases()):
+            print(table.markdown())
         return 0
     if given.out is None:
         parser.error("expected --out DIR or --predict")
@@ -173,43 +180,36 @@ def _measure(run: Run, driver: str) -> Table:
     return table
 
 
-def _times(run: Run, case: Case) -> dict[str, float]:
+def _times(run: Run, case: Any) -> dict[str, float]:
     """Seconds per call of everyone who does the case, and whose value is sosie's."""
     import torch
 
     from benchmarks.gpu.measure import copies_past_caches, seconds_per_call
 
-    dtype = getattr(torch, case.dtype)
-    bytes_of_pair = 2 * case.elements * dtype.itemsize
-    if 3 * bytes_of_pair > torch.cuda.mem_get_info()[0]:
+    copies = copies_past_caches(case.input_bytes)
+    if 3 * case.input_bytes + case.memory > torch.cuda.mem_get_info()[0]:
         run.skipped.append(f"{case.name}: not enough device memory")
         return {}
-    layout = torch.channels_last if case.channels_last else torch.contiguous_format
-    inputs = []
-    for _ in range(copies_past_caches(bytes_of_pair)):
-        x = torch.rand(case.shape, device="cuda")
-        y = (x + 0.1 * torch.rand_like(x)).clamp(0, 1)
-        x, y = (image.to(dtype, memory_format=layout) for image in (x, y))
-        inputs.append((x.requires_grad_(case.gradient), y))
+    inputs = [case.inputs() for _ in range(copies)]
     found: dict[str, float] = {}
     expected: float | None = None
-    for who, loss in contenders(case).items():
+    for who, task in case.contenders().items():
 
-        def call(pair: tuple[Any, Any], loss: Any = loss) -> Any:
+        def call(pair: tuple[Any, Any], task: Any = task) -> Any:
             x, y = pair
             if not case.gradient:
                 with torch.no_grad():
-                    return loss(x, y)
+                    return task(x, y)
             x.grad = None
-            return loss(x, y).backward()
+            return case.differentiate(task(x, y))
 
         if run.left() < 10:
             run.skipped.append(f"{who}, {case.name}: no time left")
             continue
         try:
-            value = float(loss(*inputs[0]))
+            value = case.value(task(*inputs[0]))
             # Half precision of the input is exact in float32; peers may compute in it.
-            tolerance = 1e-3 if dtype.itemsize < 4 else 1e-5
+            tolerance = 1e-3 if case.dtype in ("float16", "bfloat16") else 1e-5
             if expected is None:
                 expected = value
             elif abs(value - expected) > tolerance * max(abs(expected), 1e-3):

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CASES", "Case", "contenders"]
+from benchmarks.gpu.distance import CASES as DISTANCE_CASES
+
+__all__ = ["CASES", "Case"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,43 @@ class Case:
         task = "loss and gradient" if self.gradient else "forward"
         return f"{self.family} {size} {self.dtype}{last}, {task}"
 
+    @property
+    def input_bytes(self) -> int:
+        """Of both images."""
+        return 2 * self.elements * (2 if self.dtype in ("float16", "bfloat16") else 4)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of results and temporaries, roughly: of the kernels none."""
+        return 0
+
+    def inputs(self) -> tuple[Any, Any]:
+        """Two images."""
+        import torch
+
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        x = torch.rand(self.shape, device="cuda")
+        y = (x + 0.1 * torch.rand_like(x)).clamp(0, 1)
+        x, y = (image.to(getattr(torch, self.dtype), memory_format=layout) for image in (x, y))
+        return x.requires_grad_(self.gradient), y
+
+    def value(self, loss: Any) -> float:
+        """What everyone has to agree on."""
+        return float(loss)
+
+    def differentiate(self, loss: Any) -> None:
+        """Compute the gradient of the first image."""
+        loss.backward()
+
+    def contenders(self) -> dict[str, Call]:
+        """Functions ``(x, y) -> loss``, sosie's first; who is not installed is left out."""
+        return _contenders(self)
+
+
+Call = Callable[[Any, Any], Any]
 
 _SHAPES = ((8, 3, 1080, 1920), (16, 3, 256, 256), (1, 3, 512, 512))
-CASES = (
+CASES: tuple[Any, ...] = (
     *(Case("ssd", shape) for shape in _SHAPES),
     *(Case("ssd", shape, gradient=True, bytes=12) for shape in _SHAPES),
     Case("ssd", _SHAPES[0], "bfloat16", bytes=4),
@@ -68,13 +104,11 @@ CASES = (
     Case("ssim", _SHAPES[0], "float16", gradient=True, bytes=6),
     *(Case("ms_ssim", shape, bytes=13) for shape in _SHAPES[:2]),
     *(Case("ms_ssim", shape, gradient=True, bytes=30) for shape in _SHAPES[:2]),
+    *DISTANCE_CASES,
 )
 
-Call = Callable[[Any, Any], Any]
 
-
-def contenders(case: Case) -> dict[str, Call]:
-    """Functions ``(x, y) -> loss``, sosie's first; who is not installed is left out."""
+def _contenders(case: Case) -> dict[str, Call]:
     makers = {
         "ssd": {"sosie": _sosie_mse, "torch": _torch_mse, "torch.compile": _compiled(_torch_mse)},
         "ssim": {

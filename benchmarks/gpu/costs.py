@@ -36,7 +36,7 @@ H100 = Limits("H100 SXM", 3.35e12, 132 * 128 * 1.755e9, 132 * 32 * 1.755e9)
 
 @dataclass(frozen=True)
 class Cost:
-    """Per element of one image.
+    """Per element of one image, or per pair.
 
     Attributes
     ----------
@@ -86,6 +86,17 @@ COSTS = (
     # A quarter of a box's mean for each pixel.
     Cost("downsample_forward<float>", "halved along two axes", 5, 30, 0),
     Cost("downsample_backward<float>", "its adjoint", 5, 60, 0),
+    # Of paired rows per pair of numbers: loads and addresses as above, difference, product, sum.
+    Cost("paired_forward<float>", "distances of paired rows", 8, 9, 0),
+    Cost("paired_backward<float>", "both gradients", 16, 15, 0),
+    # Per pair of vectors. A difference and a square for each dimension, loads of 16 words for 64 of
+    # them, filling shared memory; root, two comparisons, store.
+    Cost("cdist_direct<float, false>", "all pairs, 16 dimensions", 4, 41, 2),
+    # Sum of squares, less twice the product, two comparisons, root. The product is in the cache.
+    Cost("cdist_finish<float, false>", "all pairs, after a product", 4, 12, 0),
+    # For 128 dimensions: difference, product, sum, loads; factors read for each 64.
+    Cost("cdist_backward<float>", "gradient of one set, 128 dimensions", 16, 300, 32),
+    Cost("knn_search<float>", "neighbours, after a product", 0, 10, 0),
 )
 
 
@@ -93,7 +104,7 @@ def prediction(limits: Limits = H100) -> Table:
     """Counts, registers where nvcc is installed, and predicted times."""
     registers = _registers()
     table = Table(
-        f"Counted costs per float32 element, and times predicted for an {limits.name}",
+        f"Counted costs per float32 element or pair, and times predicted for an {limits.name}",
         ("kernel", "task", "bytes", "slots", "words", "registers", "ps", "limit"),
     )
     for cost in COSTS:

@@ -12,6 +12,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from sosie.backends.cuda.distance import (
+    cdist_backward,
+    cdist_forward,
+    knn_backward,
+    knn_forward,
+    pack_vectors,
+)
+from sosie.backends.cuda.paired import (
+    cosine_backward,
+    cosine_forward,
+    euclidean_backward,
+    euclidean_forward,
+)
 from sosie.backends.cuda.ssd import ssd_backward, ssd_forward, ssd_loss, ssd_loss_value
 from sosie.backends.cuda.ssim import (
     downsample_backward,
@@ -23,8 +36,17 @@ from sosie.backends.cuda.ssim import (
 )
 
 __all__ = [
+    "cdist_backward",
+    "cdist_forward",
+    "cosine_backward",
+    "cosine_forward",
     "downsample_backward",
     "downsample_forward",
+    "euclidean_backward",
+    "euclidean_forward",
+    "knn_backward",
+    "knn_forward",
+    "pack_vectors",
     "ssd_backward",
     "ssd_forward",
     "ssd_loss",
