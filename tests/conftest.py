@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -131,16 +132,19 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(
     params=[
-        pytest.param("forward", marks=needs_emulator),
-        pytest.param("reverse", marks=needs_emulator),
+        pytest.param("emulated", marks=needs_emulator),
         pytest.param("torch", marks=pytest.mark.gpu),
         pytest.param("cupy", marks=pytest.mark.gpu),
     ]
 )
 def device(request: pytest.FixtureRequest) -> Iterator[Callable[[np.ndarray], Any]]:
-    """Function that brings an array to where kernels run; `emulator.fetch` brings results back."""
-    if request.param in ("forward", "reverse"):
-        with emulated(request.param == "reverse"):
+    """Function that brings an array to where kernels run; `emulator.fetch` brings results back.
+
+    The emulator's threads get their turns from the first to the last in one test, and from the last
+    to the first in another: tests/simt has each kernel both ways.
+    """
+    if request.param == "emulated":
+        with emulated(zlib.crc32(request.node.name.encode()) % 2 == 1):
             yield lambda array: array
     elif request.param == "torch":
         torch = pytest.importorskip("torch")

@@ -217,6 +217,8 @@ def _picoseconds(case: DistanceCase, limits: Limits) -> tuple[float, float]:
         slots = 15 if case.gradient else 9
         floor = case.bytes * byte
         return max(slots * slot, floor), floor
+    # Both sets are read, and written as the product takes them.
+    prepared = 8 * case.dims * (case.rows + case.columns) / case.elements * byte
     product = case.dims * slot / _PRODUCT
     # Two operations a dimension, an eighth of an operation to fill shared memory and as much to
     # read it; root, two comparisons, addresses, store.
@@ -228,13 +230,13 @@ def _picoseconds(case: DistanceCase, limits: Limits) -> tuple[float, float]:
     if case.task == "cdist":
         if case.dims <= 32:
             return max(direct, store), store
-        return product + max(12 * slot, 4e12 / _CACHE, store), product
+        return prepared + product + max(12 * slot, 4e12 / _CACHE, store), product
     # A value is read from the cache, and compared; a block of direct distances was written there.
     search = max(10 * slot, 4e12 / _CACHE)
-    found = max(direct, 4e12 / _CACHE) if case.dims <= 32 else product
+    found = max(direct, 4e12 / _CACHE) if case.dims <= 32 else prepared + product
     # torch: the product with its sums as two more dimensions, clamped and rooted in place (16
     # bytes), and at least four passes of a radix selection.
-    others = (case.dims + 2) * slot / _PRODUCT + (4 + 8 + 8 + 16) * byte
+    others = prepared + (case.dims + 2) * slot / _PRODUCT + (4 + 8 + 8 + 16) * byte
     return found + search, others
 
 

@@ -65,8 +65,7 @@ __device__ __forceinline__ C scaled_component(const DistanceProblem& p, const Ve
     return p.metric == kCosine ? value * C(unit_scale(length_of(set, batch, row))) : value;
 }
 
-// ---------------------------------------------------------------------------------------- all
-// pairs
+// --------------------------------------------------------------------------------------- all pairs
 
 template <class C>
 struct GradientMemory {
@@ -172,8 +171,7 @@ __global__ void __launch_bounds__(kDistanceThreads, sizeof(C) == 4 ? 2 : 1)
     }
 }
 
-// ---------------------------------------------------------------------------------------
-// neighbours
+// -------------------------------------------------------------------------------------- neighbours
 
 struct NeighbourBackward {
     DistanceProblem problem;  // a: the set whose gradient it is; batch 1
@@ -221,8 +219,7 @@ __global__ void __launch_bounds__(kDistanceThreads) knn_backward(const Neighbour
     }
 }
 
-// ----------------------------------------------------------------------------------------
-// gradients
+// --------------------------------------------------------------------------------------- gradients
 
 struct DistanceGradient {
     DistanceProblem problem;  // a: the set whose gradient it is

@@ -106,8 +106,7 @@ __device__ __forceinline__ void load_list(const NeighbourList<C>& list, const C*
     __syncwarp();
 }
 
-// -------------------------------------------------------------------------------------------
-// search
+// ------------------------------------------------------------------------------------------ search
 
 template <class C>
 struct NeighbourRow {
@@ -184,8 +183,7 @@ __global__ void __launch_bounds__(kDistanceThreads) knn_search(const NeighbourSe
     }
 }
 
-// --------------------------------------------------------------------------------------------
-// merge
+// ------------------------------------------------------------------------------------------- merge
 
 // Places that nothing took, from `count` on, get the lowest indices that are not in the list, at
 // the distance NaN.

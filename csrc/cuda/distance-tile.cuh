@@ -49,10 +49,12 @@ struct TilePlace {
 };
 
 __device__ __forceinline__ TilePlace tile_place(const DistanceForward& call) {
-    const long long across = divide_up(call.columns, kTile),
-                    tiles = across * divide_up(call.rows, kTile);
-    const long long tile = blockIdx.x % tiles;
-    const long long row = tile / across * kTile, column = tile % across * kTile;
+    // As many as blocks of a grid at most: divisions of 32 bits.
+    const unsigned across = unsigned(divide_up(call.columns, kTile));
+    const unsigned tiles = across * unsigned(divide_up(call.rows, kTile));
+    const unsigned tile = blockIdx.x % tiles;
+    const long long row = (long long)(tile / across) * kTile;
+    const long long column = (long long)(tile % across) * kTile;
     const long long rows = call.rows - row, columns = call.columns - column;
     return {blockIdx.x / tiles,
             call.first_row + row,
@@ -67,8 +69,7 @@ __device__ __forceinline__ int tile_column(const TilePlace& place, int i) {
     return place.first_column + i % 4 + i / 4 * (kTile / 2);
 }
 
-// --------------------------------------------------------------------------------- direct
-// distances
+// -------------------------------------------------------------------------------- direct distances
 
 // kTileDims dimensions of a tile's vectors from global to shared memory; zeros where there is none.
 template <class C>

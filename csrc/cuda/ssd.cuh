@@ -64,8 +64,7 @@ struct SSDBackward {
     StridedArray grad_x, grad_y, grad_weight;  // absent: not wanted
 };
 
-// -----------------------------------------------------------------------------------------
-// elements
+// ---------------------------------------------------------------------------------------- elements
 
 template <class C>
 struct SSDSums {
@@ -168,8 +167,7 @@ __device__ __forceinline__ void finish_sums(const SSDForward& call, const SSDPar
                       divisor == 0.0 ? 0.0 : sums[0] / divisor);
 }
 
-// ------------------------------------------------------------------------------------------
-// forward
+// ----------------------------------------------------------------------------------------- forward
 
 template <class T, bool Weighted, int N>
 __device__ __forceinline__ void add_pack(const SSDForward& call, const SSDPart& part,
@@ -210,8 +208,7 @@ __global__ void __launch_bounds__(kSSDThreads, 3) ssd_forward(const SSDForward c
         ssd_forward_packs<T, Weighted, 1>(call);
 }
 
-// -----------------------------------------------------------------------------------------
-// backward
+// ---------------------------------------------------------------------------------------- backward
 
 template <class C>
 struct SSDUpstream {
@@ -280,8 +277,7 @@ __global__ void __launch_bounds__(kSSDThreads, 3) ssd_backward(const SSDBackward
         ssd_backward_packs<T, Weighted, 1>(call);
 }
 
-// ---------------------------------------------------------------------- gradient of broadcast
-// weights
+// ------------------------------------------------------------------- gradient of broadcast weights
 
 struct SSDWeightBackward {
     // Each weight has its samples: those of an array are at (place of the weight) + (place of the

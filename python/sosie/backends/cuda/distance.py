@@ -24,8 +24,9 @@ _THREADS, _WARPS = 256, 8
 _TILE, _GRADIENT_TILE = 128, 64
 #: Longest vectors whose differences take no longer than their products: storing the result does.
 _SHORT = 32
-#: Pairs from which a matrix product is worth its launches.
-_PRODUCT_PAIRS = 1 << 16
+#: Tiles from which a matrix product is worth its launches: half of a device's multiprocessors
+#: compute as many directly meanwhile.
+_PRODUCT_TILES = 64
 #: Rows of a product, and bytes of it: it stays in the second-level cache until it was read.
 _PRODUCT_ROWS, _PRODUCT_BYTES = 4096, 32 << 20
 #: What float32 distances may be off, relatively; float64 as many units of its own last place.
@@ -429,7 +430,7 @@ class _Sets:
     def multiplies(self) -> bool:
         """Whether distances come from matrix products."""
         _, rows, columns, dims = self.shape
-        return dims > _SHORT and rows * columns >= _PRODUCT_PAIRS
+        return dims > _SHORT and _tiles(_Part(0, rows, 0, columns)) >= _PRODUCT_TILES
 
     def distances(self, part: _Part, address: int, batch_stride: int, row_stride: int) -> None:
         """Distances of a part, computed directly, to where it begins."""
