@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ _SHORT = 32
 _PRODUCT_TILES = 64
 #: Rows of a product, and bytes of it: it stays in the second-level cache until it was read.
 _PRODUCT_ROWS, _PRODUCT_BYTES = 4096, 32 << 20
-#: What float32 distances may be off, relatively; float64 as many units of its own last place.
+#: What float32 distances may be off, relatively; float64 ones as many units of roundoff.
 _PROMISED = 2e-5
+_UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
 #: Warps that keep a device busy, and fewest columns of one, when rows are shared.
 _SEARCH_WARPS, _SEARCH_COLUMNS = 8192, 512
 #: Shared memory for the lists of a block's warps: what every kernel may have.
@@ -360,8 +362,7 @@ class _Sets:
 
     def of_batch(self, n: int) -> _Sets:
         """The sets of one element of the batch; what a broadcast set became is kept."""
-        one = object.__new__(_Sets)
-        one.__dict__.update(self.__dict__)
+        one = copy(self)
         one.a, one.b, one.shape = self.a[n : n + 1], self.b[n : n + 1], (1, *self.shape[1:])
         if self.norms_a is not None:
             one.norms_a, one.norms_b = (
@@ -376,8 +377,7 @@ class _Sets:
 
     def swapped(self) -> _Sets:
         """The same with the sets' roles exchanged."""
-        other = object.__new__(_Sets)
-        other.__dict__.update(self.__dict__)
+        other = copy(self)
         other.a, other.b = self.b, self.a
         other.norms_a, other.norms_b = self.norms_b, self.norms_a
         other.shape = (self.shape[0], self.shape[2], self.shape[1], self.shape[3])
@@ -499,14 +499,16 @@ class _Sets:
         The memory of a part is used again for the next one.
         """
         others = self.rowset()
-        own: _Rowset | None = None
+        own = others  # of the first part, in a moment
         for part, memory in self.tiles():
             if part.column == 0:
                 own = self._rows(self.a, self.norms_a, part.row, part.rows, others.centre)
-            assert own is not None
             columns = others.rows[part.column : part.column + part.columns]
             self.library.product(own.rows, columns, memory)
             yield part, memory, own
+
+    def _rounds_to_tf32(self) -> bool:
+        return self.dtype == "float32" and self.library.product_uses_tf32()
 
     def error(self) -> float:
         """Bound of what a squared distance from products is off, in parts of the sum of squares.
@@ -514,10 +516,18 @@ class _Sets:
         An addition rounds by half a unit in the last place, and the roundings of many grow as their
         root. TF32 rounds, or cuts, both factors to 10 bits.
         """
-        if self.dtype == "float32" and self.library.product_uses_tf32():
+        if self._rounds_to_tf32():
             return 2.0**-9
-        unit = 2.0**-53 if self.dtype == "float64" else 2.0**-24
-        return unit * (4.0 + 3.0 * math.sqrt(self.shape[3]))
+        return _UNITS[self.dtype] * (4.0 + 3.0 * math.sqrt(self.shape[3]))
+
+    def near(self) -> float:
+        """Part of the sum of squares below which pairs are computed again, to keep the promise.
+
+        With TF32 far pairs have its error.
+        """
+        if self._rounds_to_tf32():
+            return 0.5
+        return self.error() / (_PROMISED * _UNITS[self.dtype] / _UNITS["float32"])
 
     def squares(self, part: _Part, of_rows: _Rowset) -> tuple[int, int]:
         """Where the squares of a part's rows and columns begin."""
@@ -531,9 +541,7 @@ class _Sets:
         call = self._forward(part, address, 0, row_stride)
         call.products = self.library.address(products)
         call.squares_a, call.squares_b = self.squares(part, of_rows)
-        promised = _PROMISED * (2.0**-29 if self.dtype == "float64" else 1.0)
-        # With TF32 far pairs have its error; near ones what is promised, as always.
-        call.near = min(self.error() / promised, 0.5 if self.error() == 2.0**-9 else 2.0)
+        call.near = self.near()
         self._launch(self._kernel("cdist_finish"), _tiles(part), call)
 
 
@@ -565,7 +573,7 @@ class _Neighbours:
         call = self._call(part)
         call.values = sets.library.address(values)
         call.is_first = part.column == 0
-        unit = 2.0**-53 if sets.dtype == "float64" else 2.0**-24
+        unit = _UNITS[sets.dtype]
         # Sums of the dimensions, here by 32 lanes and there by one thread.
         call.relative = 4.0 * unit * (8.0 + math.sqrt(sets.shape[3]))
         if of_rows is not None:
