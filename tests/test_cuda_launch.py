@@ -79,7 +79,7 @@ def test_cupy_arrays_are_launched_on_where_they_are(cupy: Any) -> None:  # noqa:
     # The columns of y are 2 apart: one axis for both, as x's 1 and y's 2 walk all rows.
     assert (call.axes.axes, call.axes.count, call.pack) == (1, 240, 1)
     assert (call.x.strides[0], call.y.strides[0]) == (1, 2)
-    assert (call.x.image_stride, call.y.image_stride) == (240, 480)
+    assert (call.x.step, call.y.step) == (240, 480)
 
 
 def test_arrays_on_different_devices_are_refused(cupy: Any) -> None:  # noqa: ARG001
@@ -134,7 +134,7 @@ def _long(images: Any) -> Any:
         lambda x, y: sosie.cosine_similarity(x, y, axis=1),
         sosie.cdist,
         lambda x, y: sosie.cdist(x[:, None, 0], y[None, :, 0], "cosine", weights=x[0, 0, 0]),
-        lambda x, y: sosie.cdist(x[0, 0], sosie.pack(y[0, 0]), "sqeuclidean"),
+        lambda x, y: sosie.cdist(x[0, 0], sosie.pack(y[0, 0], "sqeuclidean"), "sqeuclidean"),
         lambda x, y: sosie.cdist(_long(x), _long(y)),
         lambda x, y: sosie.knn(x[0, 0], y[0, 1], 5).distances,
         lambda x, y: sosie.knn(_long(x), sosie.pack(_long(y)), 3, exclude_self=True).indices,

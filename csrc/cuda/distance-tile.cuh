@@ -121,7 +121,7 @@ __device__ __forceinline__ void direct_tile(const DistanceProblem& p, const Tile
         __syncthreads();
         const long long rest = p.dims - first;
         const int count = int(rest < kTileDims ? rest : kTileDims);
-#pragma unroll 2
+#pragma unroll 1  // more would not fit the registers
         for (int k = 0; k < count; ++k) {
             C b[kTileSide];
             load_columns(shared.b[k], place.first_column, b);
