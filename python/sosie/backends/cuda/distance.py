@@ -364,11 +364,10 @@ class _Sets:
         """The sets of one element of the batch; what a broadcast set became is kept."""
         one = copy(self)
         one.a, one.b, one.shape = self.a[n : n + 1], self.b[n : n + 1], (1, *self.shape[1:])
-        if self.norms_a is not None:
-            one.norms_a, one.norms_b = (
-                norms[n : n + 1] if norms.shape[0] > 1 else norms
-                for norms in (self.norms_a, self.norms_b)
-            )
+        one.norms_a, one.norms_b = (
+            norms if norms is None or norms.shape[0] == 1 else norms[n : n + 1]
+            for norms in (self.norms_a, self.norms_b)
+        )
         if element_strides(self.library, self.b)[0] == 0 or self.shape[0] == 1:
             self.rowset()
         one._rowset = self._rowset
@@ -395,14 +394,14 @@ class _Sets:
 
     def _vector_set(self, array: Array, norms: Array | None) -> _VectorSet:
         strides = element_strides(self.library, array)
-        shared = norms is None or norms.shape[0] == 1
+        address, stride = None, 0
+        if norms is not None:
+            address, stride = self.library.address(norms), norms.shape[1]
+            stride = 0 if norms.shape[0] == 1 else stride
         return _VectorSet(
-            self.library.address(array),
-            *strides,
-            None if norms is None else self.library.address(norms),
-            0 if shared else norms.shape[1],
+            self.library.address(array), *strides, address, stride,
             CODES[self.library.dtype(array)],
-        )
+        )  # fmt: skip
 
     def _norms(self, array: Array) -> Array | None:
         """Lengths ``(B, N)``, of a broadcast set ``(1, N)``; for the cosine alone."""

@@ -226,8 +226,8 @@ def _backward(
         launch(library, x, kernel, groups * cut.splits, _THREADS, call)
     for name, own, other in (("x", x, y), ("y", y, x)):
         if gradients[name] is not None and plain[f"grad_{name}"] is None:
-            swapped = (own, other, numbers["value"], *_in_order(numbers, name), upstream)
-            gradients[name] = _shared_gradient(library, shape, axis, swapped, settings)
+            of_pairs = (numbers["value"], *_in_order(numbers, name), upstream)
+            gradients[name] = _shared_gradient(library, shape, axis, own, other, of_pairs, settings)
     return gradients["x"], gradients["y"]
 
 
@@ -246,14 +246,9 @@ def _plan(
 ) -> tuple[_Cut, dict[str, StridedArray], int]:
     """How rows are cut among blocks, arrays as the kernels take them, and groups of rows."""
     given = {name: array for name, array in (rows | numbers).items() if array is not None}
-    strides = {}
-    for name, array in given.items():
-        if name in rows:
-            own = element_strides(library, library.broadcast_to(array, shape))
-        else:
-            inner = element_strides(library, array)
-            own = (*inner[:axis], 0, *inner[axis:])
-        strides[name] = own
+    strides = {
+        name: _strides(library, array, shape, axis, name in rows) for name, array in given.items()
+    }
     outer = [size for at, size in enumerate(shape) if at != axis]
     lengths, merged = merged_axes(
         outer, [[s for at, s in enumerate(own) if at != axis] for own in strides.values()],
@@ -261,13 +256,23 @@ def _plan(
     )  # fmt: skip
     check_axes(len(lengths), shape)
     arrays = {name: StridedArray() for name in rows | numbers}
-    for name, own in zip(given, merged, strict=True):
-        arrays[name] = strided_array(library, given[name], strides[name][axis], own)
+    for name, outer_strides in zip(given, merged, strict=True):
+        arrays[name] = strided_array(library, given[name], strides[name][axis], outer_strides)
     operands = {name: arrays[name] for name in rows if name in given}
     pack = _pack_size(library, {name: given[name] for name in operands}, operands, shape[axis])
     pairs = axes_of(lengths)
     cut = _cut(pairs, shape[axis], pack, all(array.step == 1 for array in operands.values()))
     return cut, arrays, math.ceil(pairs.count / cut.rows)
+
+
+def _strides(
+    library: Adapter, array: Array, shape: tuple[int, ...], axis: int, has_rows: bool
+) -> tuple[int, ...]:
+    """Strides along all axes of ``shape``, of an array of rows or of one with a number per pair."""
+    if has_rows:
+        return element_strides(library, library.broadcast_to(array, shape))
+    outer = element_strides(library, array)
+    return (*outer[:axis], 0, *outer[axis:])
 
 
 def _cut(pairs: Axes, length: int, pack: int, dense: bool) -> _Cut:
@@ -298,23 +303,20 @@ def _shared_gradient(
     library: Adapter,
     shape: tuple[int, ...],
     axis: int,
-    arrays: Sequence[Array | None],
+    own: Array,
+    other: Array,
+    numbers: Sequence[Array | None],
     settings: tuple[bool, float, float],
 ) -> Array:
     """Gradient of an array that was broadcast: the sum over its copies.
 
-    Arrays are that one, the other, and per pair: value, norms of both, upstream gradient.
+    Numbers per pair are values, norms of both arrays, and the upstream gradient.
     """
-    own = arrays[0]
-    strides = []
-    for i, array in enumerate(arrays):
-        if array is None:
-            strides.append((0,) * len(shape))
-        elif i < 2:
-            strides.append(element_strides(library, library.broadcast_to(array, shape)))
-        else:
-            inner = element_strides(library, array)
-            strides.append((*inner[:axis], 0, *inner[axis:]))
+    arrays = [own, other, *numbers]
+    strides = [
+        (0,) * len(shape) if array is None else _strides(library, array, shape, axis, i < 2)
+        for i, array in enumerate(arrays)
+    ]
     kept = [at for at, size in enumerate(own.shape) if size > 1]
     summed = [at for at, size in enumerate(shape) if at not in kept]
 
