@@ -7,6 +7,7 @@ the same.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fake_cupy
 import sosie
 from emulator import emulated, fetch, needs_emulator
 from sosie import arrays
@@ -364,6 +366,22 @@ def test_torch_derivatives_go_through_the_kernels(metric: str) -> None:
         loss = sosie.cdist(a, b, metric, weights=[1.0, 0.5, 2.0, 0.0]).sum()
         torch.autograd.grad(loss, (a, b))
     assert {"cdist_backward<double>", "knn_backward<double>"} < set(emulator.launched)
+
+
+def test_what_products_may_round_to_is_asked_of_the_library(monkeypatch: Any) -> None:
+    torch = pytest.importorskip("torch")
+    library = arrays.adapter(torch.zeros(1))
+    before = torch.get_float32_matmul_precision()
+    assert not library.product_uses_tf32()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert library.product_uses_tf32()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert not library.product_uses_tf32()
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
+    monkeypatch.setenv("CUPY_TF32", "1")
+    assert arrays.CuPyAdapter().product_uses_tf32()
 
 
 @needs_emulator
