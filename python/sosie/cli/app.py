@@ -12,6 +12,7 @@ from sosie.cli.compare import compare
 from sosie.cli.demo import demo
 from sosie.cli.info import info
 from sosie.cli.train import train
+from sosie.cli.weights import weights
 
 __all__ = ["app"]
 
@@ -42,5 +43,5 @@ def _root(
     """
 
 
-for _command in (compare, demo, info, train):
+for _command in (compare, demo, info, train, weights):
     app.command()(_command)

@@ -59,7 +59,7 @@ def train(
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights to start from: a file or a run's folder.")
+        str | None, _option("To start from: a file, a run's folder, or a name: default.")
     ] = None,
     steps: Annotated[int | None, _option("In all, those before a resumption included.")] = None,
     batch: Annotated[int | None, _option("Images in a step, over all processes.")] = None,
@@ -142,7 +142,7 @@ def _parsed(options: list[str]) -> dict[str, Any]:
 
 
 def _prepared(
-    name: str, data: str, weights: Path | None, config: dict[str, Any], given: dict[str, Any]
+    name: str, data: str, weights: str | None, config: dict[str, Any], given: dict[str, Any]
 ) -> tuple[Model, Settings, ImageCollection]:
     """Model, settings and images; refuses what does not fit before anything is trained."""
     from accelerate.utils import set_seed

@@ -5,10 +5,10 @@
 >>> list_models("repair_*")
 ['repair_cnn', 'repair_rcnn', 'repair_unet']
 
-`registry` knows models by name, and one file each holds them. `degradations` damages images,
-`data` finds some, `training` trains, `losses`, `gan_losses` and `densities` are what is lowered.
-`demonstration` is what ``sosie demo`` shows. torch is imported when one of the names here is first
-asked for.
+`registry` knows models by name, and one file each holds them; `weights` those that are trained
+already. `degradations` damages images, `data` finds some, `training` trains, `losses`, `gan_losses`
+and `densities` are what is lowered. `demonstration` is what ``sosie demo`` shows. torch is imported
+when one of the names here is first asked for.
 """
 
 from __future__ import annotations
@@ -18,13 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sosie.zoo.registry import create_model, list_models, register_model, save_model
+    from sosie.zoo.weights import Weights, list_weights
 
-__all__ = ["create_model", "list_models", "register_model", "save_model"]
+__all__ = [
+    "Weights",
+    "create_model",
+    "list_models",
+    "list_weights",
+    "register_model",
+    "save_model",
+]
+
+_MODULES = {"Weights": "weights", "list_weights": "weights"}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("sosie.zoo.registry"), name)
+        module = _MODULES.get(name, "registry")
+        return getattr(importlib.import_module(f"sosie.zoo.{module}"), name)
     raise AttributeError(f"module 'sosie.zoo' has no attribute {name!r}")
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 import sosie
 from sosie.zoo.files import InvalidFileError, read_json, read_tensors, write_json, write_tensors
 from sosie.zoo.model import Model
+from sosie.zoo.weights import find_weights, list_weights
 
 __all__ = ["create_model", "list_models", "model_class", "register_model", "save_model"]
 
@@ -96,10 +97,12 @@ def create_model(name: str, *, weights: str | Path | None = None, **config: Any)
     ----------
     name : str
         One of :func:`list_models`.
-    weights : path, optional
-        Safetensors file, or a folder with a ``model.safetensors``: the folder of a training, for
-        example. The configuration beside it is used, unless it is given here. Without weights,
-        they are random.
+    weights : str or path, optional
+        "default" or another name of :func:`sosie.zoo.list_weights`: weights that come with sosie.
+        Else a safetensors file, or a folder with a ``model.safetensors``: the folder of a training,
+        for example. The configuration beside it is used, unless it is given here. Without weights,
+        they are random. A path that is spelt like a name is meant if it is a Path, or begins with
+        ``./``.
     **config
         Fields of the model's ``Config``.
 
@@ -111,9 +114,10 @@ def create_model(name: str, *, weights: str | Path | None = None, **config: Any)
     Raises
     ------
     ValueError
-        No such model, no such field, or the weights are those of another model.
+        No such model, no such field, the weights are those of another model, or not as they were
+        shipped, or there are none to be the default.
     OSError
-        The file cannot be read.
+        The file cannot be read, or there is neither file nor weights of that name.
 
     Examples
     --------
@@ -124,9 +128,10 @@ def create_model(name: str, *, weights: str | Path | None = None, **config: Any)
     cls = model_class(name)
     if weights is None:
         return cls(_configured(cls, config))
-    path = _weights_file(Path(weights))
+    shipped = find_weights(name, weights) if isinstance(weights, str) else None
+    path = _weights_file(name, weights) if shipped is None else shipped.path
     model = cls(_configured(cls, {**_saved_config(name, path), **config}))
-    _load(model, read_tensors(path), path)
+    _load(model, read_tensors(path) if shipped is None else shipped.load(), path)
     return model.eval()
 
 
@@ -165,7 +170,14 @@ def _configured(cls: type[Model], config: dict[str, Any]) -> Any:
     )
 
 
-def _weights_file(path: Path) -> Path:
+def _weights_file(name: str, weights: str | Path) -> Path:
+    path = Path(weights)
+    if not path.exists():
+        variants = ", ".join(each.variant for each in list_weights(name)) or "none"
+        raise FileNotFoundError(
+            f"no file, folder or weights of {name} {str(weights)!r}; it comes with weights: "
+            f"{variants}"
+        )
     return path / "model.safetensors" if path.is_dir() else path
 
 

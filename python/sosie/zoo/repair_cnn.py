@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sosie.zoo.model import RepairModel
@@ -31,16 +32,23 @@ class RepairCNNConfig:
         Convolutions, and channels between them. DnCNN has 17 of 64.
     batch_norm : bool
         Normalise between convolutions, as DnCNN does in training.
+    downscale : int
+        Squares of so many pixels along a side are folded into channels before the first convolution
+        and unfolded after the last, as in FFDNet (Zhang, Zuo, Zhang, TIP 2018), where it is 2: a
+        quarter of the work for a network that sees twice as far. 1 folds nothing.
     """
 
     channels: int = 3
     depth: int = 7
     width: int = 32
     batch_norm: bool = False
+    downscale: int = 1
 
     def __post_init__(self) -> None:
         if self.depth < 2:
             raise ValueError(f"expected a depth of 2 or more, got {self.depth}")
+        if self.downscale < 1:
+            raise ValueError(f"expected a downscale of 1 or more, got {self.downscale}")
 
 
 @register_model("repair_cnn")
@@ -66,13 +74,13 @@ class RepairCNN(RepairModel):
 
     def __init__(self, config: RepairCNNConfig) -> None:
         super().__init__(config)
-        width = config.width
-        layers: list[nn.Module] = [nn.Conv2d(config.channels, width, 3, padding=1), nn.ReLU()]
+        width, folded = config.width, config.channels * config.downscale**2
+        layers: list[nn.Module] = [nn.Conv2d(folded, width, 3, padding=1), nn.ReLU()]
         for _ in range(config.depth - 2):
             layers.append(nn.Conv2d(width, width, 3, padding=1, bias=not config.batch_norm))
             layers += [nn.BatchNorm2d(width)] if config.batch_norm else []
             layers.append(nn.ReLU())
-        layers.append(nn.Conv2d(width, config.channels, 3, padding=1))
+        layers.append(nn.Conv2d(width, folded, 3, padding=1))
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -93,5 +101,12 @@ class RepairCNN(RepairModel):
     def forward(self, damaged: Tensor, known: Tensor | None = None) -> Tensor:
         """See :meth:`RepairModel.forward`."""
         del known
-        residual: Tensor = self.model(damaged)
-        return damaged - residual
+        fold = self.config.downscale
+        if fold == 1:
+            residual: Tensor = self.model(damaged)
+            return damaged - residual
+        height, width = damaged.shape[2:]
+        # Repeated pixels complete the last squares.
+        padded = F.pad(damaged, (0, -width % fold, 0, -height % fold), mode="replicate")
+        residual = F.pixel_shuffle(self.model(F.pixel_unshuffle(padded, fold)), fold)
+        return damaged - residual[..., :height, :width]

@@ -93,6 +93,9 @@ def list_degradations() -> list[str]:
 def parse_degradation(text: str) -> Degradation:
     """Degradations from text: names with commas between them, each with its strength if need be.
 
+    Further numbers are those of the degradation's further fields, in their order; 0 and 1 stand for
+    no and yes.
+
     Raises
     ------
     ValueError
@@ -104,26 +107,33 @@ def parse_degradation(text: str) -> Degradation:
     JPEG(quality=30.0)
     >>> parse_degradation("missing_pixels")
     MissingPixels(share=0.5)
+    >>> parse_degradation("gaussian_noise:0.1:0")
+    GaussianNoise(deviation=0.1, clip=False)
     """
     steps = [_parse_one(part.strip()) for part in text.split(",")]
     return steps[0] if len(steps) == 1 else Compose(tuple(steps))
 
 
 def _parse_one(text: str) -> Degradation:
-    name, colon, strength = text.partition(":")
+    name, *numbers = text.split(":")
     cls: Any = _classes.get(name)
     if cls is None:
         near = get_close_matches(name, list_degradations(), n=3, cutoff=0.5)
         advice = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(_classes)}"
         raise ValueError(f"unknown degradation {name!r}; {advice}")
-    if not colon:
-        degradation: Degradation = cls()
-        return degradation
-    try:
-        value = float(strength)
-    except ValueError:
-        raise ValueError(f"expected a number after {name}:, got {strength!r}") from None
-    return cls(**{fields(cls)[0].name: value})  # type: ignore[no-any-return]
+    known = fields(cls)
+    if len(numbers) > len(known):
+        names = ", ".join(field.name for field in known)
+        raise ValueError(f"expected at most {len(known)} numbers ({names}), got {text!r}")
+    values = {}
+    for field, number in zip(known, numbers, strict=False):
+        try:
+            # Defaults tell which numbers are whole, or mean no and yes.
+            values[field.name] = type(field.default)(float(number))
+        except ValueError:
+            raise ValueError(f"expected a number after {name}:, got {number!r}") from None
+    degradation: Degradation = cls(**values)
+    return degradation
 
 
 def check_between(name: str, value: float, low: float, high: float) -> None:
