@@ -30,19 +30,6 @@ struct Offsets {
     long long of[Arrays];
 };
 
-// Nothing is faster than the one division of 64 bits that need not be done.
-__device__ __forceinline__ void divide(long long& quotient, long long& remainder, long long a,
-                                       long long b) {
-    if (((unsigned long long)(a | b) >> 32) == 0) {
-        const unsigned q = unsigned(a) / unsigned(b);
-        remainder = unsigned(a) - q * unsigned(b);
-        quotient = q;
-    } else {
-        quotient = a / b;
-        remainder = a - quotient * b;
-    }
-}
-
 template <int Arrays>
 __device__ __forceinline__ Offsets<Arrays> locate(const Axes& axes, long long element,
                                                   const StridedArray* const (&arrays)[Arrays]) {
