@@ -61,8 +61,9 @@ class DistanceCase:
     @property
     def name(self) -> str:
         """For tables."""
-        size = f"{self.rows}x{self.columns}x{self.dims}" if self.task != "paired" else (
-            f"{self.rows}x{self.dims}")  # fmt: skip
+        sizes = (self.rows, self.dims) if self.task == "paired" else (
+            self.rows, self.columns, self.dims)  # fmt: skip
+        size = "x".join(map(str, sizes))
         neighbours = f" k={self.k}" if self.k else ""
         task = "and gradient" if self.gradient else "forward"
         return f"{self.task} {size}{neighbours} {self.dtype}, {task}"
@@ -105,7 +106,7 @@ class DistanceCase:
                 "faiss": _faiss_knn,
                 "cuVS": _cuvs_knn,
             },
-        }[self.task]  # type: ignore[assignment]
+        }[self.task]
         found = {}
         for name, make in makers.items():
             try:
