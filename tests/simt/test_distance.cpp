@@ -159,7 +159,7 @@ void check_tiles(const Sets& sets, simt::Order order) {
 }
 
 void check_neighbours(const Sets& sets, simt::Order order) {
-    const long long k = 37;
+    const long long k = 33;
     const int splits = 2;
     const Products products(sets, order);
     std::vector<float> lists(size_t(sets.rows * splits * k), NAN),
@@ -281,7 +281,7 @@ void check_gradients(const Sets& sets, simt::Order order) {
 }  // namespace
 
 int main() {
-    const Sets sets(70, 150, 37, 1000.0f), small(21, 190, 33, 3.0f);
+    const Sets sets(66, 134, 18, 1000.0f), small(7, 90, 33, 3.0f);
     for (const simt::Order order : {simt::Order::forward, simt::Order::reverse}) {
         check_tiles(sets, order);
         check_neighbours(small, order);
