@@ -20,7 +20,7 @@ import sosie
 from emulator import emulated, fetch, needs_emulator
 from sosie import arrays
 from sosie.backends import cuda
-from sosie.backends.cuda import distance as kernels
+from sosie.backends.cuda import distance_sets as plan
 from sosie.reference import distance as reference
 from test_distance import (
     GRADIENT_TOLERANCE,
@@ -44,10 +44,10 @@ MULTIPLIED = [(1, 300, 33), (66, 132, 40), (10, 256, 257)]
 def small_products() -> Iterator[None]:
     """Everything is multiplied, in parts of at most 64 x 128 distances."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "_SHORT", 0)
-        patch.setattr(kernels, "_PRODUCT_TILES", 1)
-        patch.setattr(kernels, "_PRODUCT_ROWS", 64)
-        patch.setattr(kernels, "_PRODUCT_BYTES", 64 * 128 * 4)
+        patch.setattr(plan, "_SHORT", 0)
+        patch.setattr(plan, "_PRODUCT_TILES", 1)
+        patch.setattr(plan, "_PRODUCT_ROWS", 64)
+        patch.setattr(plan, "_PRODUCT_BYTES", 64 * 128 * 4)
         yield
 
 

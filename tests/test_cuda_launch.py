@@ -22,8 +22,8 @@ from emulator import Emulator, emulated, needs_emulator
 from fake_cupy import DeviceArray
 from sosie import arrays, backends, generation
 from sosie.backends import cuda
+from sosie.backends.cuda import distance_sets, sources
 from sosie.backends.cuda import launcher as seam
-from sosie.backends.cuda import sources
 from sosie.backends.cuda.layout import merged_axes
 
 torch = pytest.importorskip("torch")
@@ -146,7 +146,7 @@ def test_cupy_arrays_in_public_functions(
     call: Callable[..., Any],
 ) -> None:
     """Values, without a copy to the host and without waiting for the device."""
-    monkeypatch.setattr(cuda.distance, "_PRODUCT_TILES", 1)
+    monkeypatch.setattr(distance_sets, "_PRODUCT_TILES", 1)
     generator = np.random.default_rng(0)
     x = generator.random((2, 3, 36, 40), dtype=np.float32)
     y = np.clip(x + generator.normal(0.0, 0.1, x.shape), 0.0, 1.0).astype(np.float32)
@@ -276,14 +276,14 @@ def test_the_module_refuses_what_does_not_fit() -> None:
 @pytest.mark.skipif(not HAS_MODULE, reason="built without nvcc")
 def test_structs_are_as_long_as_the_kernels_say() -> None:
     from sosie import _cuda
-    from sosie.backends.cuda import distance, paired, ssd
+    from sosie.backends.cuda import distance, distance_sets, paired, ssd
 
     structs = {
         "cdist_backward<float>": distance._Backward,
-        "cdist_finish<float, true>": distance._Forward,
+        "cdist_finish<float, true>": distance_sets._Forward,
         "distance_gradient<double>": distance._Gradient,
-        "distance_norms<double>": distance._Norms,
-        "distance_rows<float>": distance._Rows,
+        "distance_norms<double>": distance_sets._Norms,
+        "distance_rows<float>": distance_sets._Rows,
         "knn_backward<double>": distance._NeighbourBackward,
         "knn_merge<float>": distance._Merge,
         "knn_search<float>": distance._Search,
