@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,10 +18,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Where tests ask scikit-image, they want its own numbers and not sosie's by way of its dispatcher.
 os.environ["SKIMAGE_NO_DISPATCHING"] = "1"
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
 import executors
+from emulator import emulated, needs_emulator
 
 # Machines that test are shared machines: the time of one example says nothing. The same examples
 # are tried every time, so that a failure belongs to a change.
@@ -138,3 +141,26 @@ def one_thread() -> Iterator[None]:
     """Several threads would wait for each other wherever other processes run beside the tests."""
     with executors.one_thread():
         yield
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("emulated", marks=needs_emulator),
+        pytest.param("torch", marks=pytest.mark.gpu),
+        pytest.param("cupy", marks=pytest.mark.gpu),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> Iterator[Callable[[np.ndarray], Any]]:
+    """Function that brings an array to where kernels run; `emulator.fetch` brings results back.
+
+    The emulator's threads get their turns from the first to the last in one test, and from the last
+    to the first in another: tests/simt has each kernel both ways.
+    """
+    if request.param == "emulated":
+        with emulated(zlib.crc32(request.node.name.encode()) % 2 == 1):
+            yield lambda array: array
+    elif request.param == "torch":
+        torch = pytest.importorskip("torch")
+        yield lambda array: torch.from_numpy(array).cuda()
+    else:
+        yield pytest.importorskip("cupy").asarray

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sosie import backends
@@ -94,3 +96,10 @@ def emulated(reverse: bool = False) -> Iterator[Emulator]:
             yield emulator
     finally:
         backends._forced.reset(token)
+
+
+def fetch(result: Any) -> np.ndarray:
+    """A result as a NumPy array."""
+    if isinstance(result, np.ndarray | np.generic):
+        return np.asarray(result)
+    return result.cpu().numpy() if hasattr(result, "cpu") else result.get()

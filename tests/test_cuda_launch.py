@@ -20,10 +20,10 @@ import fake_cupy
 import sosie
 from emulator import Emulator, emulated, needs_emulator
 from fake_cupy import DeviceArray
-from sosie import arrays, backends
+from sosie import arrays, backends, generation
 from sosie.backends import cuda
+from sosie.backends.cuda import distance_sets, sources
 from sosie.backends.cuda import launcher as seam
-from sosie.backends.cuda import sources
 from sosie.backends.cuda.layout import merged_axes
 
 torch = pytest.importorskip("torch")
@@ -79,7 +79,7 @@ def test_cupy_arrays_are_launched_on_where_they_are(cupy: Any) -> None:  # noqa:
     # The columns of y are 2 apart: one axis for both, as x's 1 and y's 2 walk all rows.
     assert (call.axes.axes, call.axes.count, call.pack) == (1, 240, 1)
     assert (call.x.strides[0], call.y.strides[0]) == (1, 2)
-    assert (call.x.image_stride, call.y.image_stride) == (240, 480)
+    assert (call.x.step, call.y.step) == (240, 480)
 
 
 def test_arrays_on_different_devices_are_refused(cupy: Any) -> None:  # noqa: ARG001
@@ -108,6 +108,11 @@ def _last(images: Any) -> Any:
     return np.moveaxis(images, 1, -1)
 
 
+def _long(images: Any) -> Any:
+    """Vectors of enough dimensions for CuPy to multiply them."""
+    return images.reshape(216, 40)
+
+
 @needs_emulator
 @pytest.mark.parametrize(
     "call",
@@ -125,10 +130,23 @@ def _last(images: Any) -> Any:
         lambda x, y: sosie.weighted_ssd(x, y, x[:1, :, :1], reduction="mean"),
         sosie.mse,
         lambda x, y: sosie.psnr(x, y, data_range=1.0, crop_border=2),
+        lambda x, y: sosie.euclidean_distance(x, y[:1, :1, :1]),
+        lambda x, y: sosie.cosine_similarity(x, y, axis=1),
+        sosie.cdist,
+        lambda x, y: sosie.cdist(x[:, None, 0], y[None, :, 0], "cosine", weights=x[0, 0, 0]),
+        lambda x, y: sosie.cdist(x[0, 0], sosie.pack(y[0, 0], "sqeuclidean"), "sqeuclidean"),
+        lambda x, y: sosie.cdist(_long(x), _long(y)),
+        lambda x, y: sosie.knn(x[0, 0], y[0, 1], 5).distances,
+        lambda x, y: sosie.knn(_long(x), sosie.pack(_long(y)), 3, exclude_self=True).indices,
     ],
 )  # fmt: skip
-def test_cupy_arrays_in_public_functions(cupy: Any, call: Callable[..., Any]) -> None:  # noqa: ARG001
+def test_cupy_arrays_in_public_functions(
+    cupy: Any,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., Any],
+) -> None:
     """Values, without a copy to the host and without waiting for the device."""
+    monkeypatch.setattr(distance_sets, "_PRODUCT_TILES", 1)
     generator = np.random.default_rng(0)
     x = generator.random((2, 3, 36, 40), dtype=np.float32)
     y = np.clip(x + generator.normal(0.0, 0.1, x.shape), 0.0, 1.0).astype(np.float32)
@@ -139,10 +157,52 @@ def test_cupy_arrays_in_public_functions(cupy: Any, call: Callable[..., Any]) ->
     np.testing.assert_allclose(found.values, call(x, y), rtol=1e-6, atol=1e-5)
 
 
+@needs_emulator
+def test_measures_of_generators_on_a_device(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """The features stay where they are: what comes to the host is a count per feature at most."""
+    monkeypatch.setattr(generation, "_BLOCK", 20)
+    generator = np.random.default_rng(0)
+    real, fake = generator.standard_normal((2, 45, 40))
+    fake[:20] += 0.3
+    broken = real.copy()
+    broken[[3, 7], [1, 2]] = np.inf, np.nan
+
+    def to_host(array: DeviceArray) -> Any:
+        assert array.values.size <= 45
+        return array.values
+
+    monkeypatch.setattr(DeviceArray, "get", to_host)
+    with seam.use_launcher(Emulator()):
+        found = sosie.prdc(DeviceArray(real), DeviceArray(fake), k=3)
+        kernel = sosie.kernel_distance(DeviceArray(real), DeviceArray(fake))
+        with pytest.raises(ValueError, match="real features that are finite, got 2 rows"):
+            sosie.prdc(DeviceArray(broken), DeviceArray(fake))
+        with pytest.raises(TypeError, match=r"both on one device or both in host memory.*Device"):
+            sosie.prdc(DeviceArray(real), fake)
+    assert found == sosie.prdc(real, fake, k=3)
+    assert kernel == pytest.approx(sosie.kernel_distance(real, fake), rel=1e-12)
+
+
+def test_sets_of_vectors_that_do_not_fit(cupy: Any) -> None:  # noqa: ARG001
+    a, b = (DeviceArray(np.zeros((8, 3), np.float32), device=number) for number in (0, 1))
+    with recorded() as recorder:
+        with pytest.raises(ValueError, match=r"a and b on one device, got .*0.*1"):
+            sosie.cdist(a, b)
+        with pytest.raises(ValueError, match=r"weights on the device of the vectors, got .*1.*0"):
+            sosie.cdist(a, a, weights=DeviceArray(np.ones(3), device=1))
+        with pytest.raises(ValueError, match="finite weights of at least 0, got -1"):
+            sosie.cdist(a, a, weights=[1.0, -1.0, 1.0])
+        with pytest.raises(TypeError, match="equal dtype, got float32 and float64"):
+            sosie.knn(a, DeviceArray(np.zeros((8, 3))), 1)
+        with pytest.raises(ValueError, match="at most the 8 vectors of the database, got 9"):
+            sosie.knn(a, a, 9)
+    assert not hasattr(recorder, "calls")
+
+
 def test_what_has_no_kernel_yet_says_so(cupy: Any) -> None:  # noqa: ARG001
     x = DeviceArray(np.zeros((8, 8), np.float32))
     with recorded(), pytest.raises(NotImplementedError, match=r"no CUDA kernel for .* yet"):
-        sosie.euclidean_distance(x, x)
+        cuda.template_search(x, x)
 
 
 def test_a_host_backend_takes_no_device_array(cupy: Any) -> None:  # noqa: ARG001
@@ -258,14 +318,25 @@ def test_the_module_refuses_what_does_not_fit() -> None:
 @pytest.mark.skipif(not HAS_MODULE, reason="built without nvcc")
 def test_structs_are_as_long_as_the_kernels_say() -> None:
     from sosie import _cuda
-    from sosie.backends.cuda import recurrent, ssd
+    from sosie.backends.cuda import distance, distance_sets, paired, recurrent, ssd
 
     structs = {
+        "cdist_backward<float>": distance._Backward,
+        "cdist_finish<float, true>": distance_sets._Forward,
+        "distance_gradient<double>": distance._Gradient,
+        "distance_norms<double>": distance_sets._Norms,
+        "distance_rows<float>": distance_sets._Rows,
         "gru_backward<half, true>": recurrent._GRUBackward,
         "gru_forward<half, true>": recurrent._GRUForward,
+        "knn_backward<double>": distance._NeighbourBackward,
+        "knn_merge<float>": distance._Merge,
+        "knn_search<float>": distance._Search,
         "lstm_backward<half, true>": recurrent._LSTMBackward,
         "lstm_forward<half, true>": recurrent._LSTMForward,
         "lstm_peephole_backward<half>": recurrent._PeepholeBackward,
+        "paired_backward<half>": paired._Backward,
+        "paired_forward<half>": paired._Forward,
+        "paired_shared_backward<half>": paired._SharedBackward,
         "ssd_backward<half, true>": ssd._Backward,
         "ssd_forward<half, true>": ssd._Forward,
         "ssd_weight_backward<half>": ssd._WeightBackward,
@@ -379,6 +450,28 @@ def test_streams_and_graphs(own_stream: bool) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("dims", [3, 64])
+def test_distances_in_a_graph(dims: int) -> None:
+    a, b = (torch.rand(n, dims, device="cuda") for n in (300, 500))
+
+    def results() -> tuple[Any, ...]:
+        return sosie.cdist(a, b), *sosie.knn(a, b, 5), sosie.euclidean_distance(a, b[:1])
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        results()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = results()
+        a.copy_(torch.rand_like(a))
+        graph.replay()
+        for found, wanted in zip(captured, results(), strict=True):
+            assert torch.equal(found, wanted)
+    torch.testing.assert_close(captured[0], torch.cdist(a, b), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
 def test_channels_last_on_a_device() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(2, 3, 33, 64, generator=generator, dtype=torch.bfloat16) for _ in range(2))
@@ -402,6 +495,10 @@ def test_a_second_device() -> None:
     assert value.device == x.device
     assert torch.cuda.current_device() == before
     torch.testing.assert_close(value, ((x - y) ** 2).sum(), rtol=1e-5, atol=0.0)
+    rows = x.reshape(-1, 48)
+    distances = sosie.cdist(rows, rows)
+    assert distances.device == x.device
+    assert bool((distances.diagonal() == 0.0).all())
 
 
 @pytest.mark.gpu
@@ -413,6 +510,18 @@ def test_more_than_2_31_elements() -> None:
     y = x.clone()
     y[-1] = 3
     assert float(sosie.weighted_ssd(x, y)) == 9.0
+
+
+@pytest.mark.gpu
+def test_more_than_2_31_distances() -> None:
+    rows, columns = 2**15, 2**16 + 40
+    if torch.cuda.mem_get_info()[0] < 5 * rows * columns:
+        pytest.skip("needs 11 GiB of device memory")
+    a, b = torch.zeros(rows, 2, device="cuda"), torch.zeros(columns, 2, device="cuda")
+    a[-1] = torch.tensor([3.0, 4.0])
+    distances = sosie.cdist(a, b)
+    assert bool((distances[-1] == 5.0).all())
+    assert int((distances != 0.0).sum()) == columns
 
 
 def test_backends_are_listed() -> None:

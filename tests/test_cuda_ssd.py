@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weighted squared differences by the CUDA kernels: on the emulator, and on devices if any.
 
-Values are those of the float64 reference. What computes is chosen by the fixture `device`, all else
-is the same.
+Values are those of the float64 reference. The fixture `device` chooses what computes, all else is
+the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sosie
-from emulator import emulated, needs_emulator
+from emulator import emulated, fetch, needs_emulator
 from sosie.backends import cuda, reference
 
 Array = NDArray[Any]
@@ -25,33 +25,6 @@ FLOAT32 = 1e-6
 TOLERANCE = {"float64": 1e-14}
 #: Gradients are rounded to their dtype: half a last place.
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 1e-14}
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("forward", marks=needs_emulator),
-        pytest.param("reverse", marks=needs_emulator),
-        pytest.param("torch", marks=pytest.mark.gpu),
-        pytest.param("cupy", marks=pytest.mark.gpu),
-    ]
-)
-def device(request: pytest.FixtureRequest) -> Iterator[Callable[[Array], Any]]:
-    """Function that brings an array to where kernels run; ``fetch`` brings results back."""
-    if request.param in ("forward", "reverse"):
-        with emulated(request.param == "reverse"):
-            yield lambda array: array
-    elif request.param == "torch":
-        torch = pytest.importorskip("torch")
-        yield lambda array: torch.from_numpy(array).cuda()
-    else:
-        yield pytest.importorskip("cupy").asarray
-
-
-def fetch(result: Any) -> Array:
-    """A result as a NumPy array."""
-    if isinstance(result, np.ndarray | np.generic):
-        return np.asarray(result)
-    return result.cpu().numpy() if hasattr(result, "cpu") else result.get()
 
 
 def images(dtype: str, shape: tuple[int, ...], seed: int = 0) -> tuple[Array, Array]:

@@ -20,12 +20,26 @@ LISTS = sorted(path.name.removesuffix("-list.hpp") for path in SOURCES.glob("*-l
 #: Registers of a thread that each kernel may use, by the start of its name. 65536 of a
 #: multiprocessor are shared by its blocks: with 256 threads each there is room for 4 blocks at 64,
 #: 3 at 80, 2 at 128, which keep enough loads on their way where memory is the limit. The gradient
-#: of SSIM has 128 or 192 threads and asks for 2 blocks, which ptxas then makes room for.
+#: of SSIM has 128 or 192 threads and asks for 2 blocks, which ptxas then makes room for. Tiles of
+#: distances hold 64 sums in registers; those of double, one block alone.
 BUDGETS = {
+    "cdist_backwardIf": 128,
+    "cdist_backwardId": 255,
+    "cdist_directIf": 128,
+    "cdist_directId": 255,
+    "cdist_finishIf": 128,
+    "cdist_finishId": 255,
+    "distance_": 64,
     "downsample": 64,
     "fma_peak": 64,
     "gru_": 64,
+    "knn_backward": 64,
+    "knn_merge": 64,
+    "knn_search": 128,
     "lstm_": 80,
+    "paired_backward": 80,
+    "paired_forward": 64,
+    "paired_shared_backward": 128,
     "ssd_backward": 80,
     "ssd_forward": 80,
     "ssd_weight_backward": 80,

@@ -22,13 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import cases, recurrent
+from benchmarks.gpu import cases, distance, recurrent
 from benchmarks.gpu.costs import prediction
 from benchmarks.tables import Table
 
 ROOT = Path(__file__).parents[2]
 
-#: What compute-sanitizer watches: every kernel once, on images of a few blocks.
+#: What compute-sanitizer watches: every kernel once, on arrays of a few blocks.
 _SMALL = """
 import torch, sosie, sosie.nn
 x, y = (torch.rand(2, 3, 70, 90, device="cuda", requires_grad=True) for _ in range(2))
@@ -41,6 +41,11 @@ for layer in (
     sosie.nn.ConvGRU(3, 8, linear_before_reset=True, device="cuda"),
 ):
     layer(torch.rand(2, 1, 3, 19, 23, device="cuda"))[0].sum().backward()
+a, b = (torch.rand(n, 40, device="cuda", requires_grad=True) for n in (300, 500))
+for metric in ("euclidean", "cosine"):
+    (sosie.cdist(a, b, metric).sum() + sosie.knn(a, b, 20, metric).distances.sum()).backward()
+    sosie.cdist(a[:, :9], b[:, :9], metric)
+(sosie.euclidean_distance(a, b[:1]) + sosie.cosine_similarity(a, a + 1)).sum().backward()
 torch.cuda.synchronize()
 """
 
@@ -93,7 +98,8 @@ def main() -> int:
     parser.add_argument("--predict", action="store_true", help="print counts; needs no device")
     given = parser.parse_args()
     if given.predict:
-        print(prediction().markdown())
+        for table in (prediction(), distance.predicted_cases()):
+            print(table.markdown())
         return 0
     if given.out is None:
         parser.error("expected --out DIR or --predict")
@@ -162,7 +168,7 @@ def _measure(run: Run, driver: str) -> Table:
         ],
         numbers=False,
     )
-    for case in (*cases.CASES, *recurrent.CASES):
+    for case in (*cases.CASES, *distance.CASES, *recurrent.CASES):
         if run.left() < 20:
             run.skipped.append(f"{case.name}: no time left")
             continue

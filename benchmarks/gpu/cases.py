@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CASES", "Case", "contenders"]
+from benchmarks.gpu.pairs import PairCase
+
+__all__ = ["CASES", "Case"]
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(PairCase):
     """One task on images of one shape.
 
     Attributes
@@ -56,11 +58,6 @@ class Case:
         return f"{self.family} {size} {self.dtype}{last}, {task}"
 
     @property
-    def tolerance(self) -> float:
-        """Relative, of values: half precision is exact in float32, but peers may compute in it."""
-        return 1e-3 if self.dtype in ("float16", "bfloat16") else 1e-5
-
-    @property
     def bytes_of_input(self) -> int:
         """Two images."""
         return 2 * self.elements * (2 if self.dtype in ("float16", "bfloat16") else 4)
@@ -79,27 +76,12 @@ class Case:
             found.append((x.requires_grad_(self.gradient), y))
         return found
 
-    def contenders(self) -> dict[str, Callable[[Any], Any]]:
-        """Functions ``pair -> loss``, sosie's first; who is not installed is left out."""
-        return {who: _of_pair(loss) for who, loss in contenders(self).items()}
-
-    def timed(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """What is timed: the loss, with its gradient where that is the task."""
-        import torch
-
-        def call(pair: Any) -> Any:
-            if not self.gradient:
-                with torch.no_grad():
-                    return function(pair)
-            pair[0].grad = None
-            return function(pair).backward()
-
-        return call
+    def functions(self) -> dict[str, Call]:
+        """Functions ``(x, y) -> loss``, sosie's first; who is not installed is left out."""
+        return _contenders(self)
 
 
-def _of_pair(loss: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    return lambda pair: loss(*pair)
-
+Call = Callable[[Any, Any], Any]
 
 _SHAPES = ((8, 3, 1080, 1920), (16, 3, 256, 256), (1, 3, 512, 512))
 CASES = (
@@ -115,11 +97,8 @@ CASES = (
     *(Case("ms_ssim", shape, gradient=True, bytes=30) for shape in _SHAPES[:2]),
 )
 
-Call = Callable[[Any, Any], Any]
 
-
-def contenders(case: Case) -> dict[str, Call]:
-    """Functions ``(x, y) -> loss``, sosie's first; who is not installed is left out."""
+def _contenders(case: Case) -> dict[str, Call]:
     makers = {
         "ssd": {"sosie": _sosie_mse, "torch": _torch_mse, "torch.compile": _compiled(_torch_mse)},
         "ssim": {

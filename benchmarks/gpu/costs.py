@@ -39,7 +39,7 @@ H100 = Limits("H100 SXM", 3.35e12, *(132 * lanes * 1.755e9 for lanes in (128, 32
 
 @dataclass(frozen=True)
 class Cost:
-    """Per element of one image, or per number of a recurrent layer's state.
+    """Per element of one image, per pair, or per number of a recurrent layer's state.
 
     Attributes
     ----------
@@ -113,6 +113,17 @@ COSTS = (
     Cost("gru_update_forward<float, true>", "n and the state", 24, 48, special=1),
     Cost("gru_update_backward<float, true>", "gradient of n and z", 36, 38),
     Cost("gru_reset_backward<float, true>", "gradient of r", 24, 28),
+    # Of paired rows per pair of numbers: loads and addresses as above, difference, product, sum.
+    Cost("paired_forward<float>", "distances of paired rows", 8, 9, 0),
+    Cost("paired_backward<float>", "both gradients", 16, 15, 0),
+    # Per pair of vectors. A difference and a square for each dimension, loads of 16 words for 64 of
+    # them, filling shared memory; root, two comparisons, store.
+    Cost("cdist_direct<float, false>", "all pairs, 16 dimensions", 4, 41, 2),
+    # Sum of squares, less twice the product, two comparisons, root. The product is in the cache.
+    Cost("cdist_finish<float, false>", "all pairs, after a product", 4, 12, 0),
+    # For 128 dimensions: difference, product, sum, loads; factors read for each 64.
+    Cost("cdist_backward<float>", "gradient of one set, 128 dimensions", 16, 300, 32),
+    Cost("knn_search<float>", "neighbours, after a product", 0, 10, 0),
 )
 
 
@@ -120,7 +131,7 @@ def prediction(limits: Limits = H100) -> Table:
     """Counts, registers where nvcc is installed, and predicted times."""
     registers = _registers()
     table = Table(
-        f"Counted costs per element, and times predicted for an {limits.name}",
+        f"Counted costs per element or pair, and times predicted for an {limits.name}",
         (
             "kernel",
             "task",

@@ -17,12 +17,11 @@
 // A weight of 0 takes its pixel out: where the difference there is NaN or infinite it counts as 0.
 // Nobody waits for the device to look at weights: one that is not allowed makes the sums NaN.
 #pragma once
-#include "common.cuh"
+#include "strided.cuh"
 
 namespace sosie {
 
 constexpr int kSSDThreads = 256, kSSDPacks = 8;  // packs of a thread
-constexpr int kMostAxes = 8;
 
 // float holds no square of a 16-bit difference.
 template <class T>
@@ -38,25 +37,10 @@ struct SSDCompute<unsigned short> {
 template <class T>
 constexpr int kSSDPack = sizeof(T) == 1 ? 8 : int(16 / sizeof(T));
 
-// Elements in an order that several arrays share, axes outermost first, those that one stride can
-// walk in all arrays merged. Strides count elements, may be negative, and are 0 along broadcast
-// axes.
-struct SSDAxes {
-    long long count;  // elements: the product of the lengths
-    long long lengths[kMostAxes];
-    int axes;
-};
-struct SSDArray {
-    void* data;  // nullptr: absent
-    long long image_stride;
-    long long strides[kMostAxes];
-    int dtype;
-};
-
 struct SSDForward {
     long long images;
-    SSDAxes axes;  // of one image
-    SSDArray x, y, weight;
+    Axes axes;  // of one image
+    StridedArray x, y, weight;
     // Elements that follow each other, aligned, in all arrays but the weights, which may have one
     // for all of them: kSSDPack or 1.
     int pack;
@@ -77,47 +61,16 @@ struct SSDBackward {
     long long upstream_stride;
     double factor;
     const double* divisor;
-    SSDArray grad_x, grad_y, grad_weight;  // absent: not wanted
+    StridedArray grad_x, grad_y, grad_weight;  // absent: not wanted
 };
 
-// ------------------------------------------------------------------------------------------
-// offsets
-
-// Offsets of an element in up to `Arrays` arrays.
-template <int Arrays>
-struct Offsets {
-    long long of[Arrays];
-};
-
-template <int Arrays>
-__device__ __forceinline__ Offsets<Arrays> locate(const SSDAxes& axes, long long element,
-                                                  const SSDArray* const (&arrays)[Arrays]) {
-    Offsets<Arrays> offsets;
-    for (int i = 0; i < Arrays; ++i) offsets.of[i] = 0;
-    for (int axis = axes.axes - 1; axis > 0; --axis) {
-        long long index;
-        divide(element, index, element, axes.lengths[axis]);
-#pragma unroll
-        for (int i = 0; i < Arrays; ++i) offsets.of[i] += index * arrays[i]->strides[axis];
-    }
-#pragma unroll
-    for (int i = 0; i < Arrays; ++i) offsets.of[i] += element * arrays[i]->strides[0];
-    return offsets;
-}
-
-// -----------------------------------------------------------------------------------------
-// elements
+// ---------------------------------------------------------------------------------------- elements
 
 template <class C>
 struct SSDSums {
     C sum, weight;
     bool bad;  // a weight that is not allowed
 };
-
-template <class C>
-__device__ __forceinline__ bool is_finite(C value) {
-    return value - value == C(0);
-}
 
 // x - y, but 0 where a pixel of weight 0 holds NaN or an infinity.
 template <class C, bool Weighted>
@@ -167,7 +120,7 @@ __device__ __forceinline__ void load_weights_of(const void* data, long long offs
 
 // N weights from where a pack's first is; one for all where they are broadcast along it.
 template <class C, int N>
-__device__ __forceinline__ void load_weights(const SSDArray& weight, long long offset,
+__device__ __forceinline__ void load_weights(const StridedArray& weight, long long offset,
                                              long long step, C (&w)[N]) {
     if (N > 1 && step == 0) {
         const C one = load_any<C>(weight.data, weight.dtype, offset);
@@ -214,23 +167,22 @@ __device__ __forceinline__ void finish_sums(const SSDForward& call, const SSDPar
                       divisor == 0.0 ? 0.0 : sums[0] / divisor);
 }
 
-// ------------------------------------------------------------------------------------------
-// forward
+// ----------------------------------------------------------------------------------------- forward
 
 template <class T, bool Weighted, int N>
 __device__ __forceinline__ void add_pack(const SSDForward& call, const SSDPart& part,
                                          long long pack,
                                          SSDSums<typename SSDCompute<T>::type>& sums) {
     typedef typename SSDCompute<T>::type C;
-    const SSDArray* const arrays[3] = {&call.x, &call.y, &call.weight};
+    const StridedArray* const arrays[3] = {&call.x, &call.y, &call.weight};
     const Offsets<3> at = locate(call.axes, pack * N, arrays);
-    const Pack<T, N> x = load_pack<T, N>(static_cast<const T*>(call.x.data) +
-                                         part.image * call.x.image_stride + at.of[0]);
-    const Pack<T, N> y = load_pack<T, N>(static_cast<const T*>(call.y.data) +
-                                         part.image * call.y.image_stride + at.of[1]);
+    const Pack<T, N> x =
+        load_pack<T, N>(static_cast<const T*>(call.x.data) + part.image * call.x.step + at.of[0]);
+    const Pack<T, N> y =
+        load_pack<T, N>(static_cast<const T*>(call.y.data) + part.image * call.y.step + at.of[1]);
     C w[N] = {};
     if (Weighted)
-        load_weights(call.weight, part.image * call.weight.image_stride + at.of[2],
+        load_weights(call.weight, part.image * call.weight.step + at.of[2],
                      call.weight.strides[call.axes.axes - 1], w);
 #pragma unroll
     for (int i = 0; i < N; ++i)
@@ -256,8 +208,7 @@ __global__ void __launch_bounds__(kSSDThreads, 3) ssd_forward(const SSDForward c
         ssd_forward_packs<T, Weighted, 1>(call);
 }
 
-// -----------------------------------------------------------------------------------------
-// backward
+// ---------------------------------------------------------------------------------------- backward
 
 template <class C>
 struct SSDUpstream {
@@ -272,21 +223,6 @@ __device__ __forceinline__ SSDUpstream<C> upstream_of(const SSDBackward& call, l
     return {C(divisor == 0.0 ? 0.0 : sum / divisor), C(given ? given[1] : 0.0)};
 }
 
-// N gradients to where a pack's first goes.
-template <class G, int N, class C>
-__device__ __forceinline__ void store_gradients(const SSDArray& array, long long offset,
-                                                const C (&values)[N]) {
-    constexpr int kStep = N * int(sizeof(G)) > 16 ? int(16 / sizeof(G)) : N;
-    G* to = static_cast<G*>(array.data) + offset;
-#pragma unroll
-    for (int i = 0; i < N; i += kStep) {
-        Pack<G, kStep> pack;
-#pragma unroll
-        for (int j = 0; j < kStep; ++j) pack.values[j] = from_compute<G>(values[i + j]);
-        store_pack(to + i, pack);
-    }
-}
-
 template <class T, bool Weighted, int N>
 __device__ __forceinline__ void differentiate_pack(
     const SSDBackward& call, const SSDPart& part, long long pack,
@@ -295,11 +231,11 @@ __device__ __forceinline__ void differentiate_pack(
     typedef typename SSDCompute<T>::type C;
     typedef typename Compute<T>::gradient G;
     const SSDForward& of = call.forward;
-    const SSDArray* const arrays[6] = {&of.x,        &of.y,        &of.weight,
-                                       &call.grad_x, &call.grad_y, &call.grad_weight};
+    const StridedArray* const arrays[6] = {&of.x,        &of.y,        &of.weight,
+                                           &call.grad_x, &call.grad_y, &call.grad_weight};
     Offsets<6> at = locate(of.axes, pack * N, arrays);
 #pragma unroll
-    for (int i = 0; i < 6; ++i) at.of[i] += part.image * arrays[i]->image_stride;
+    for (int i = 0; i < 6; ++i) at.of[i] += part.image * arrays[i]->step;
     const Pack<T, N> x = load_pack<T, N>(static_cast<const T*>(of.x.data) + at.of[0]);
     const Pack<T, N> y = load_pack<T, N>(static_cast<const T*>(of.y.data) + at.of[1]);
     C w[N] = {}, d[N], gradient[N];
@@ -341,40 +277,21 @@ __global__ void __launch_bounds__(kSSDThreads, 3) ssd_backward(const SSDBackward
         ssd_backward_packs<T, Weighted, 1>(call);
 }
 
-// ---------------------------------------------------------------------- gradient of broadcast
-// weights
+// ------------------------------------------------------------------- gradient of broadcast weights
 
 struct SSDWeightBackward {
     // Each weight has its samples: those of an array are at (place of the weight) + (place of the
     // sample). `upstream` is an array like the images, its second number 1 behind the first.
-    SSDAxes kept, summed;
-    SSDArray kept_x, kept_y, kept_weight, kept_upstream;
-    SSDArray summed_x, summed_y, summed_upstream;
+    Axes kept, summed;
+    StridedArray kept_x, kept_y, kept_weight, kept_upstream;
+    StridedArray summed_x, summed_y, summed_upstream;
     double factor;
-    SSDArray grad_weight;  // (kept.count,), contiguous
-    int lanes;             // neighbouring weights of a block: 1 or 32
-    int splits;            // blocks that share the samples of a weight
-    double* partials;      // (groups of weights, splits, lanes)
-    unsigned* tickets;     // (groups of weights,), 0
+    StridedArray grad_weight;  // (kept.count,), contiguous
+    int lanes;                 // neighbouring weights of a block: 1 or 32
+    int splits;                // blocks that share the samples of a weight
+    double* partials;          // (groups of weights, splits, lanes)
+    unsigned* tickets;         // (groups of weights,), 0
 };
-
-struct SSDLaneSums {
-    double of[kSSDThreads];
-};
-
-// Sums over the threads of each lane, for those of slot 0; in the order of the slots.
-__device__ __forceinline__ double lane_sums(double value, int lanes) {
-    SSDLaneSums& shared = shared_memory<SSDLaneSums>();
-    __syncthreads();
-    shared.of[threadIdx.x] = value;
-    __syncthreads();
-    // Halves are added to halves: lanes are a power of two, and so is the number of threads.
-    for (int step = kSSDThreads / 2; step >= lanes; step /= 2) {
-        if (int(threadIdx.x) < step) shared.of[threadIdx.x] += shared.of[threadIdx.x + step];
-        __syncthreads();
-    }
-    return shared.of[threadIdx.x];
-}
 
 template <class T>
 __global__ void __launch_bounds__(kSSDThreads, 3)
@@ -388,9 +305,10 @@ __global__ void __launch_bounds__(kSSDThreads, 3)
     const bool exists = weight < call.kept.count;
     double sum = 0.0;
     if (exists) {
-        const SSDArray* const kept[4] = {&call.kept_x, &call.kept_y, &call.kept_weight,
-                                         &call.kept_upstream};
-        const SSDArray* const summed[3] = {&call.summed_x, &call.summed_y, &call.summed_upstream};
+        const StridedArray* const kept[4] = {&call.kept_x, &call.kept_y, &call.kept_weight,
+                                             &call.kept_upstream};
+        const StridedArray* const summed[3] = {&call.summed_x, &call.summed_y,
+                                               &call.summed_upstream};
         const Offsets<4> base = locate(call.kept, weight, kept);
         const C w = load_any<C>(call.kept_weight.data, call.kept_weight.dtype, base.of[2]);
         const long long size = divide_up(call.summed.count, call.splits);
@@ -407,13 +325,13 @@ __global__ void __launch_bounds__(kSSDThreads, 3)
             sum += call.factor * upstream[0] * double(d) * double(d) + upstream[1];
         }
     }
-    sum = lane_sums(sum, call.lanes);
+    sum = lane_sums<kSSDThreads>(sum, int(threadIdx.x), call.lanes);
     double* partials = call.partials + (long long)(group)*call.splits * call.lanes;
     if (slot == 0) partials[split * call.lanes + lane] = sum;
     if (!is_last_block(call.tickets + group, unsigned(call.splits))) return;
     sum = 0.0;
     for (int i = slot; i < call.splits; i += slots) sum += partials[i * call.lanes + lane];
-    sum = lane_sums(sum, call.lanes);
+    sum = lane_sums<kSSDThreads>(sum, int(threadIdx.x), call.lanes);
     if (slot == 0 && exists)
         store_any<double>(call.grad_weight.data, call.grad_weight.dtype, weight, sum);
 }

@@ -672,6 +672,12 @@ T* dynamic_shared_memory() {
 #define __any_sync(mask, predicate) (__ballot_sync(mask, predicate) != 0)
 #define __all_sync(mask, predicate) (__ballot_sync(mask, !(predicate)) == 0)
 
+inline int __ffs(int bits) {
+    return __builtin_ffs(bits);
+}
+inline int __popc(unsigned bits) {
+    return __builtin_popcount(bits);
+}
 template <class T>
 inline T __ldg(const T* address) {
     return *address;

@@ -9,6 +9,7 @@ the type of the array in hand, so none is imported that the caller has not impor
 from __future__ import annotations
 
 import math
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,6 +87,21 @@ class Adapter(Protocol):
     def contiguous(self, array: Array, dtype: str) -> Array:
         """The values in a dtype, in order, where they are; the array itself if it is so already."""
 
+    def address(self, array: Array) -> int:
+        """Where the array begins, of any dtype."""
+
+    def product(self, a: Array, b: Array, out: Array) -> None:
+        """Write ``a b^T`` of two matrices to a third."""
+
+    def product_uses_tf32(self) -> bool:
+        """Whether the library's user allows products of float32 to round to 10 bits."""
+
+    def grouped(self, values: Array, groups: int) -> tuple[Array, Array]:
+        """Where whole numbers below ``groups`` are, group by group, and where each group begins.
+
+        Both int64: the places of all, and ``groups + 1`` offsets into them.
+        """
+
     def device(self, array: Array) -> tuple[int, int]:
         """Number of the array's CUDA device and address of the library's current stream on it."""
 
@@ -155,6 +171,24 @@ class NumPyAdapter:
         """See :class:`Adapter`."""
         return np.ascontiguousarray(array, dtype)
 
+    def address(self, array: Array) -> int:
+        """See :class:`Adapter`."""
+        return _address(array)
+
+    def product(self, a: Array, b: Array, out: Array) -> None:
+        """See :class:`Adapter`."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            np.matmul(a, b.T, out=out)
+
+    def product_uses_tf32(self) -> bool:
+        """See :class:`Adapter`."""
+        return False
+
+    def grouped(self, values: Array, groups: int) -> tuple[Array, Array]:
+        """See :class:`Adapter`."""
+        order = np.argsort(values, kind="stable")
+        return order, np.searchsorted(values[order], np.arange(groups + 1))
+
     def device(self, array: Array) -> tuple[int, int]:  # noqa: ARG002
         """See :class:`Adapter`. Host memory is on no device: only an emulator takes it for one."""
         return 0, 0
@@ -186,6 +220,7 @@ class TorchAdapter:
         self._dtypes = {name: getattr(torch, name) for name in CODES if hasattr(torch, name)}
         self._names = {dtype: name for name, dtype in self._dtypes.items()}
         self._codes = {dtype: CODES[name] for name, dtype in self._dtypes.items()}
+        self._dtypes["int64"] = torch.int64  # of indices
         self._codes[torch.bool] = CODES["uint8"]
         _join_team()
 
@@ -237,6 +272,27 @@ class TorchAdapter:
     def contiguous(self, array: Array, dtype: str) -> Array:
         """See :class:`Adapter`."""
         return array.to(self._dtypes[dtype]).contiguous()
+
+    def address(self, array: Array) -> int:
+        """See :class:`Adapter`."""
+        address: int = array.data_ptr()
+        return address
+
+    def product(self, a: Array, b: Array, out: Array) -> None:
+        """See :class:`Adapter`."""
+        self._torch.mm(a, b.t(), out=out)
+
+    def product_uses_tf32(self) -> bool:
+        """See :class:`Adapter`."""
+        settings = self._torch.backends.cuda.matmul
+        precision = getattr(settings, "fp32_precision", None)  # torch 2.9
+        return bool(settings.allow_tf32) if precision is None else precision == "tf32"
+
+    def grouped(self, values: Array, groups: int) -> tuple[Array, Array]:
+        """See :class:`Adapter`."""
+        order = self._torch.argsort(values, stable=True)
+        numbers = self._torch.arange(groups + 1, device=values.device)
+        return order, self._torch.searchsorted(values[order], numbers)
 
     def device(self, array: Array) -> tuple[int, int]:
         """See :class:`Adapter`."""
@@ -310,6 +366,27 @@ class CuPyAdapter:
         """See :class:`Adapter`."""
         with array.device:
             return self._cupy.ascontiguousarray(array, dtype)
+
+    def address(self, array: Array) -> int:
+        """See :class:`Adapter`."""
+        address: int = array.data.ptr
+        return address
+
+    def product(self, a: Array, b: Array, out: Array) -> None:
+        """See :class:`Adapter`."""
+        with out.device:
+            self._cupy.matmul(a, b.T, out=out)
+
+    def product_uses_tf32(self) -> bool:
+        """See :class:`Adapter`."""
+        return os.environ.get("CUPY_TF32") == "1"
+
+    def grouped(self, values: Array, groups: int) -> tuple[Array, Array]:
+        """See :class:`Adapter`."""
+        with values.device:
+            order = self._cupy.argsort(values)  # stable, always
+            numbers = self._cupy.arange(groups + 1)
+            return order, self._cupy.searchsorted(values[order], numbers)
 
     def device(self, array: Array) -> tuple[int, int]:
         """See :class:`Adapter`."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sosie.arrays import Array, adapter
+from sosie.arrays import CODES, Array, adapter, check_alike, is_torch
+from sosie.backends import is_on_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -199,7 +200,8 @@ def prdc(real: Array | FeatureSet, fake: Array | FeatureSet, k: int = 5) -> PRDC
     Parameters
     ----------
     real, fake : array of shape (N, D) and (M, D), or FeatureSet
-        Features of real and of generated images. NumPy arrays or torch tensors of equal dtype.
+        Features of real and of generated images. NumPy arrays, torch tensors or CuPy arrays of
+        equal dtype; on a CUDA device, where they stay, both of them.
     k : int
         A feature's neighbourhood reaches up to, and without, its k-th nearest neighbour in its own
         set, itself not counted.
@@ -237,28 +239,33 @@ def prdc(real: Array | FeatureSet, fake: Array | FeatureSet, k: int = 5) -> PRDC
                 f"expected k between 1 and the number of {name} features less 1, "
                 f"got k = {k} and {len(rows)} features"
             )
+    library = adapter(real_rows)
+    minimum, least = library.module.minimum, library.module.amin
     distance = importlib.import_module("sosie.distance")
     radius_real, radius_fake = (
-        np.asarray(distance.knn(rows, rows, k, exclude_self=True)[0])[:, -1]
-        for rows in (real_rows, fake_rows)
+        distance.knn(rows, rows, k, exclude_self=True)[0][:, -1] for rows in (real_rows, fake_rows)
     )
-    near = np.zeros(len(fake_rows), np.int64)  # neighbourhoods of real ones that a fake lies in
-    recalled = covered = 0
+    # Neighbourhoods of real ones that a fake lies in. Counts stay where features are until the end.
+    near: list[Any] = [0 for _ in _blocks(len(fake_rows))]
+    recalled: Any = 0
+    covered: Any = 0
     for block in _blocks(len(real_rows)):
-        found = np.zeros(len(real_rows[block]), bool)
-        closest = np.full(len(found), np.inf)
-        for other in _blocks(len(fake_rows)):
-            between = np.asarray(distance.cdist(real_rows[block], fake_rows[other]))
-            near[other] += (between < radius_real[block, None]).sum(axis=0)
-            found |= (between < radius_fake[other]).any(axis=1)
-            closest = np.minimum(closest, between.min(axis=1))
-        recalled += int(found.sum())
-        covered += int((closest < radius_real[block]).sum())
+        found: Any = False
+        closest: Any = None
+        for i, other in enumerate(_blocks(len(fake_rows))):
+            between = distance.cdist(real_rows[block], fake_rows[other])
+            near[i] = near[i] + (between < radius_real[block, None]).sum(axis=0)
+            found = found | (between < radius_fake[other]).any(axis=1)
+            nearest = least(between, axis=1)
+            closest = nearest if closest is None else minimum(closest, nearest)
+        recalled = recalled + found.sum()
+        covered = covered + (closest < radius_real[block]).sum()
+    counts = np.concatenate([library.to_numpy(part) for part in near])
     return PRDC(
-        precision=float((near > 0).mean()),
-        recall=recalled / len(real_rows),
-        density=float(near.mean() / k),
-        coverage=covered / len(real_rows),
+        precision=float((counts > 0).mean()),
+        recall=int(library.to_numpy(recalled)) / len(real_rows),
+        density=float(counts.mean() / k),
+        coverage=int(library.to_numpy(covered)) / len(real_rows),
     )
 
 
@@ -275,7 +282,8 @@ def kernel_distance(
     Parameters
     ----------
     real, fake : array of shape (N, D) and (M, D), or FeatureSet
-        Features of real and of generated images. NumPy arrays or torch tensors of equal dtype.
+        Features of real and of generated images. NumPy arrays, torch tensors or CuPy arrays of
+        equal dtype; on a CUDA device, where they stay, both of them.
     degree : int
         Of the polynomial kernel ``(gamma x y + coef0) ** degree``.
     gamma : float, optional
@@ -308,7 +316,7 @@ def kernel_distance(
     >>> sosie.kernel_distance(np.array([[0.0], [2.0]]), np.array([[1.0], [1.0]]), degree=1)
     -1.0
     """
-    real_rows, fake_rows = (np.asarray(rows, np.float64) for rows in _pair(real, fake))
+    real_rows, fake_rows = (adapter(rows).contiguous(rows, "float64") for rows in _pair(real, fake))
     for name, rows in (("real", real_rows), ("fake", fake_rows)):
         if len(rows) < 2:
             raise ValueError(f"expected at least 2 {name} features, got {len(rows)}")
@@ -316,14 +324,17 @@ def kernel_distance(
         raise ValueError(f"expected a degree of at least 1, got {degree}")
     scale = 1.0 / real_rows.shape[1] if gamma is None else gamma
 
-    def kernel(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    library = adapter(real_rows)
+
+    def kernel(products: Array) -> Array:
         products *= scale
         products += coef0
-        return np.power(products, degree, out=products)
+        products **= degree
+        return products
 
-    def own(rows: NDArray[np.float64]) -> float:
-        diagonal = kernel(np.einsum("nd,nd->n", rows, rows))
-        total = _sum_of_pairs(rows, rows, kernel) - math.fsum(diagonal)
+    def own(rows: Array) -> float:
+        diagonal = kernel(library.module.einsum("nd,nd->n", rows, rows))
+        total = _sum_of_pairs(rows, rows, kernel) - math.fsum(library.to_numpy(diagonal))
         return total / (len(rows) * (len(rows) - 1))
 
     between = _sum_of_pairs(real_rows, fake_rows, kernel) / (len(real_rows) * len(fake_rows))
@@ -450,21 +461,42 @@ def _logsumexp(logs: NDArray[np.float64]) -> NDArray[np.float64]:
 def _features(array: Array, name: str) -> NDArray[Any]:
     """Features of one set as a NumPy array, checked."""
     library = adapter(array)
+    _check_shape(array, name)
+    values = library.to_numpy(array)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"expected {name} features that are real numbers, got {array.dtype}")
+    if values.dtype.kind == "f":
+        _check_finite(int((~np.isfinite(values)).any(axis=1).sum()), name)
+    return values
+
+
+def _features_on_device(array: Array, name: str) -> Array:
+    """Features of one set where they are, checked."""
+    library = adapter(array)
+    _check_shape(array, name)
+    if library.dtype(array) not in CODES:
+        raise TypeError(f"expected {name} features of dtype {', '.join(CODES)}, got {array.dtype}")
+    array = array.detach() if is_torch(array) else array
+    wrong = (~library.module.isfinite(array)).any(axis=1).sum()
+    _check_finite(int(library.to_numpy(wrong)), name)
+    return array
+
+
+def _check_shape(array: Array, name: str) -> None:
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
             f"expected {name} features of shape (N, D), at least one of at least one number, "
             f"got shape {tuple(array.shape)}"
         )
-    values = library.to_numpy(array)
-    if values.dtype.kind not in "fiu":
-        raise TypeError(f"expected {name} features that are real numbers, got {array.dtype}")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        rows = int((~np.isfinite(values)).any(axis=1).sum())
-        raise ValueError(f"expected {name} features that are finite, got {rows} rows that are not")
-    return values
+
+
+def _check_finite(wrong: int, name: str) -> None:
+    if wrong:
+        raise ValueError(f"expected {name} features that are finite, got {wrong} rows that are not")
 
 
 def _rows(features: Array | FeatureSet, name: str) -> NDArray[Any]:
+    """Features as a NumPy array."""
     if isinstance(features, FeatureSet):
         return features.compute()
     return _features(features, name)
@@ -474,8 +506,26 @@ def _pair(
     real: Array | FeatureSet,
     fake: Array | FeatureSet,
     names: tuple[str, str] = ("real", "fake"),
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    real_rows, fake_rows = _rows(real, names[0]), _rows(fake, names[1])
+) -> tuple[Array, Array]:
+    """Features of both sets: on a device if they are there, else as NumPy arrays."""
+    on_device = [
+        not isinstance(features, FeatureSet) and is_on_device(features) for features in (real, fake)
+    ]
+    if any(on_device):
+        if not all(on_device):
+            kinds = [f"{type(features).__module__}.{type(features).__name__}"
+                     for features in (real, fake)]  # fmt: skip
+            raise TypeError(
+                f"expected {names[0]} and {names[1]} features both on one device or both in host "
+                f"memory, where a FeatureSet keeps them, got {kinds[0]} and {kinds[1]}"
+            )
+        check_alike(real, fake, f"{names[0]} and {names[1]} features")
+        real_rows, fake_rows = (
+            _features_on_device(features, name)
+            for features, name in zip((real, fake), names, strict=True)
+        )
+    else:
+        real_rows, fake_rows = _rows(real, names[0]), _rows(fake, names[1])
     _check_dimension(real_rows.shape[1], fake_rows.shape[1])
     return real_rows, fake_rows
 
@@ -497,14 +547,12 @@ def _blocks(count: int) -> Iterator[slice]:
     return (slice(begin, begin + _BLOCK) for begin in range(0, count, _BLOCK))
 
 
-def _sum_of_pairs(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-) -> float:
+def _sum_of_pairs(x: Array, y: Array, kernel: Callable[[Array], Array]) -> float:
     """Sum of ``kernel(<x_i, y_j>)`` over all pairs."""
-    return math.fsum(
-        float(kernel(x[rows] @ y[columns].T).sum())
+    library = adapter(x)
+    sums = [
+        kernel(x[rows] @ y[columns].T).sum()
         for rows in _blocks(len(x))
         for columns in _blocks(len(y))
-    )
+    ]
+    return math.fsum(float(library.to_numpy(part)) for part in sums)

@@ -21,10 +21,10 @@ def euclidean_distance(x: Array, y: Array, *, axis: int = -1) -> Any:
     Parameters
     ----------
     x, y : array
-        NumPy arrays or torch tensors of equal dtype whose shapes broadcast: uint8, uint16, float16,
-        bfloat16, float32 (computed in float32) or float64 (computed in float64). Any strides;
-        nothing is copied, nor are broadcast arrays spread out. Torch tensors are differentiable,
-        twice.
+        NumPy arrays, torch tensors or CuPy arrays of equal dtype whose shapes broadcast: uint8,
+        uint16, float16, bfloat16, float32 (computed in float32) or float64 (computed in float64).
+        Any strides; nothing is copied, nor are broadcast arrays spread out. Torch tensors are
+        differentiable, twice.
     axis : int
         The axis of the broadcast arrays along which a row lies.
 
@@ -195,4 +195,4 @@ def _with_axes(array: Array, count: int) -> Array:
 
 def _with_length(array: Array, axis: int, length: int) -> Array:
     shape = (*array.shape[:axis], length, *array.shape[axis + 1 :])
-    return array.expand(shape) if is_torch(array) else np.broadcast_to(array, shape)
+    return adapter(array).broadcast_to(array, shape)

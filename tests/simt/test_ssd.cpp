@@ -22,9 +22,9 @@ void check_close(double actual, double expected, const std::string& what) {
     std::printf("FAILED %s: expected %.9g, got %.9g\n", what.c_str(), expected, actual);
 }
 
-SSDArray array_of(const void* data, long long image_stride, std::vector<long long> strides,
-                  int dtype = kFloat32) {
-    SSDArray array{const_cast<void*>(data), image_stride, {}, dtype};
+StridedArray array_of(const void* data, long long image_stride, std::vector<long long> strides,
+                      int dtype = kFloat32) {
+    StridedArray array{const_cast<void*>(data), image_stride, {}, dtype};
     std::copy(strides.begin(), strides.end(), array.strides);
     return array;
 }
@@ -120,7 +120,7 @@ void check_weights(const Images& images, bool per_row, simt::Order order) {
     const SSDForward p = images.problem();
     std::vector<double> upstream = {2.0, 0.5, -3.0, 1.0};
     SSDWeightBackward b{};
-    const long long image = p.x.image_stride, row = p.x.strides[0], step = p.x.strides[1];
+    const long long image = p.x.step, row = p.x.strides[0], step = p.x.strides[1];
     if (per_row) {
         b.kept = {images.height, {images.height}, 1};
         b.kept_x = array_of(p.x.data, 0, {row});

@@ -79,7 +79,9 @@ def weights_beside(weights: Any, a: Tensor) -> Tensor:
         They are on another device, or require a gradient, which there is none of.
     """
     if not isinstance(weights, Tensor):
-        return torch.as_tensor(weights, dtype=torch.float64, device=a.device)
+        vector = np.asarray(weights, np.float64)
+        check_weights(vector)
+        return torch.as_tensor(vector, device=a.device)
     if weights.device != a.device:
         raise ValueError(
             f"expected weights on the device of the vectors, got {weights.device} and {a.device}"
@@ -92,10 +94,13 @@ def weights_beside(weights: Any, a: Tensor) -> Tensor:
     return weights.to(torch.float64)
 
 
-def _vector(weights: Tensor | None) -> np.ndarray[Any, Any] | None:
-    """Weights as an executor takes them, with their values checked."""
-    if weights is None:
-        return None
+def _vector(weights: Tensor | None) -> Tensor | np.ndarray[Any, Any] | None:
+    """Weights as an executor takes them, with their values checked if they are on the host.
+
+    Elsewhere one that is not allowed makes distances NaN, as nobody waits for the device.
+    """
+    if weights is None or weights.is_cuda:
+        return weights
     vector: np.ndarray[Any, Any] = weights.detach().numpy()
     check_weights(vector)
     return vector
@@ -104,7 +109,7 @@ def _vector(weights: Tensor | None) -> np.ndarray[Any, Any] | None:
 # ---- sosie::cdist --------------------------------------------------------------------------------
 
 
-def _cdist_cpu(a: Tensor, b: Tensor, weights: Tensor | None, metric: str) -> Tensor:
+def _cdist_kernel(a: Tensor, b: Tensor, weights: Tensor | None, metric: str) -> Tensor:
     result: Tensor = executor(a).cdist_forward(a, b, metric, weights=_vector(weights))
     return result
 
@@ -154,7 +159,8 @@ def _as_tuple(call: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
 _cdist = register(
     Operator(
         "cdist(Tensor a, Tensor b, Tensor? weights, str metric) -> Tensor",
-        cpu=_cdist_cpu,
+        cpu=_cdist_kernel,
+        cuda=_cdist_kernel,
         fake=_cdist_fake,
         setup_context=_save_sets_and_distances,
         backward=_cdist_derivative,
@@ -166,7 +172,7 @@ _cdist = register(
 # ---- sosie::cdist_backward -----------------------------------------------------------------------
 
 
-def _cdist_backward_cpu(
+def _cdist_backward_kernel(
     a: Tensor,
     b: Tensor,
     upstream: Tensor,
@@ -226,7 +232,8 @@ _cdist_backward = register(
     Operator(
         "cdist_backward(Tensor a, Tensor b, Tensor upstream, Tensor distances, Tensor? weights, "
         "str metric, bool need_a, bool need_b) -> (Tensor, Tensor)",
-        cpu=_cdist_backward_cpu,
+        cpu=_cdist_backward_kernel,
+        cuda=_cdist_backward_kernel,
         fake=_cdist_backward_fake,
         setup_context=_save_sets_and_upstream,
         backward=_cdist_second_derivative,
@@ -238,7 +245,7 @@ _cdist_backward = register(
 # ---- sosie::knn ----------------------------------------------------------------------------------
 
 
-def _knn_cpu(
+def _knn_kernel(
     queries: Tensor, database: Tensor, k: int, metric: str, exclude_self: bool
 ) -> tuple[Tensor, Tensor]:
     distances, indices = executor(queries).knn_forward(
@@ -301,7 +308,8 @@ _knn = register(
     Operator(
         "knn(Tensor queries, Tensor database, int k, str metric, bool exclude_self) "
         "-> (Tensor, Tensor)",
-        cpu=_knn_cpu,
+        cpu=_knn_kernel,
+        cuda=_knn_kernel,
         fake=_knn_fake,
         setup_context=_save_neighbours,
         backward=_knn_derivative,
@@ -313,7 +321,7 @@ _knn = register(
 # ---- sosie::knn_backward -------------------------------------------------------------------------
 
 
-def _knn_backward_cpu(
+def _knn_backward_kernel(
     queries: Tensor,
     database: Tensor,
     upstream: Tensor,
@@ -382,7 +390,8 @@ _knn_backward = register(
     Operator(
         "knn_backward(Tensor queries, Tensor database, Tensor upstream, Tensor distances, "
         "Tensor indices, str metric, bool need_queries, bool need_database) -> (Tensor, Tensor)",
-        cpu=_knn_backward_cpu,
+        cpu=_knn_backward_kernel,
+        cuda=_knn_backward_kernel,
         fake=_knn_backward_fake,
         setup_context=_save_neighbours_and_upstream,
         backward=_knn_second_derivative,

@@ -81,7 +81,7 @@ def _root(square: Tensor) -> Tensor:
 # Axes are counted from the last one here, so that a batch in front changes nothing.
 
 
-def _euclidean_cpu(x: Tensor, y: Tensor, axis: int) -> Tensor:
+def _euclidean_kernel(x: Tensor, y: Tensor, axis: int) -> Tensor:
     result: Tensor = executor(x).euclidean_forward(x, y, axis + x.ndim)
     return result
 
@@ -105,7 +105,7 @@ def _euclidean_derivative(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ..
 # ---- sosie::euclidean_distance_backward ----------------------------------------------------------
 
 
-def _euclidean_backward_cpu(
+def _euclidean_backward_kernel(
     x: Tensor, y: Tensor, value: Tensor, upstream: Tensor, axis: int, need_x: bool, need_y: bool
 ) -> tuple[Tensor, Tensor]:
     grad_x, grad_y = executor(x).euclidean_backward(
@@ -143,7 +143,7 @@ def _euclidean_second_derivative(
 # ---- sosie::cosine_similarity --------------------------------------------------------------------
 
 
-def _cosine_cpu(
+def _cosine_kernel(
     x: Tensor, y: Tensor, axis: int, floor: float, replacement: float, norms: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     value, norm_x, norm_y = executor(x).cosine_forward(
@@ -187,7 +187,7 @@ def _cosine_derivative(
 # ---- sosie::cosine_similarity_backward -----------------------------------------------------------
 
 
-def _cosine_backward_cpu(
+def _cosine_backward_kernel(
     x: Tensor,
     y: Tensor,
     value: Tensor,
@@ -265,7 +265,8 @@ def _in_front(tensor: Tensor, dim: int | None, batch_size: int) -> Tensor:
 _euclidean = register(
     Operator(
         "euclidean_distance(Tensor x, Tensor y, int axis) -> Tensor",
-        cpu=_euclidean_cpu,
+        cpu=_euclidean_kernel,
+        cuda=_euclidean_kernel,
         fake=_euclidean_fake,
         setup_context=_save_rows_and_distance,
         backward=_euclidean_derivative,
@@ -277,7 +278,8 @@ _euclidean_backward = register(
     Operator(
         "euclidean_distance_backward(Tensor x, Tensor y, Tensor value, Tensor upstream, int axis, "
         "bool need_x, bool need_y) -> (Tensor, Tensor)",
-        cpu=_euclidean_backward_cpu,
+        cpu=_euclidean_backward_kernel,
+        cuda=_euclidean_backward_kernel,
         fake=_euclidean_backward_fake,
         setup_context=_save_for_second_euclidean,
         backward=_euclidean_second_derivative,
@@ -289,7 +291,8 @@ _cosine = register(
     Operator(
         "cosine_similarity(Tensor x, Tensor y, int axis, float floor, float replacement, "
         "bool norms) -> (Tensor, Tensor, Tensor)",
-        cpu=_cosine_cpu,
+        cpu=_cosine_kernel,
+        cuda=_cosine_kernel,
         fake=_cosine_fake,
         setup_context=_save_rows_and_similarity,
         backward=_cosine_derivative,
@@ -302,7 +305,8 @@ _cosine_backward = register(
         "cosine_similarity_backward(Tensor x, Tensor y, Tensor value, Tensor norm_x, "
         "Tensor norm_y, Tensor upstream, int axis, float floor, float replacement, bool need_x, "
         "bool need_y) -> (Tensor, Tensor)",
-        cpu=_cosine_backward_cpu,
+        cpu=_cosine_backward_kernel,
+        cuda=_cosine_backward_kernel,
         fake=_cosine_backward_fake,
         setup_context=_save_for_second_cosine,
         backward=_cosine_second_derivative,

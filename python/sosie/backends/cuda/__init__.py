@@ -12,6 +12,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from sosie.backends.cuda.distance import (
+    cdist_backward,
+    cdist_forward,
+    knn_backward,
+    knn_forward,
+    pack_vectors,
+)
+from sosie.backends.cuda.paired import (
+    cosine_backward,
+    cosine_forward,
+    euclidean_backward,
+    euclidean_forward,
+)
 from sosie.backends.cuda.recurrent import (
     gru_backward,
     gru_forward,
@@ -34,17 +47,26 @@ from sosie.backends.cuda.ssim import (
 )
 
 __all__ = [
+    "cdist_backward",
+    "cdist_forward",
+    "cosine_backward",
+    "cosine_forward",
     "downsample_backward",
     "downsample_forward",
+    "euclidean_backward",
+    "euclidean_forward",
     "gru_backward",
     "gru_forward",
     "gru_reset_backward",
     "gru_reset_forward",
     "gru_update_backward",
     "gru_update_forward",
+    "knn_backward",
+    "knn_forward",
     "lstm_backward",
     "lstm_forward",
     "lstm_peephole_backward",
+    "pack_vectors",
     "ssd_backward",
     "ssd_forward",
     "ssd_loss",

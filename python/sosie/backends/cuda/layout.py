@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 from typing import TYPE_CHECKING
+
+from sosie.arrays import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sosie.arrays import Adapter, Array
 
-__all__ = ["CXX_TYPES", "DTYPE_BYTES", "element_strides", "merged_axes"]
+__all__ = [
+    "CXX_TYPES",
+    "DTYPE_BYTES",
+    "DTYPE_CODES",
+    "Axes",
+    "StridedArray",
+    "axes_of",
+    "check_axes",
+    "element_strides",
+    "merged_axes",
+    "strided_array",
+    "workspace",
+]
 
 #: Storage types of the kernels.
 CXX_TYPES = {
@@ -24,6 +40,64 @@ CXX_TYPES = {
 }
 DTYPE_BYTES = {"bool": 1, "uint8": 1, "uint16": 2, "float16": 2, "bfloat16": 2, "float32": 4,
                "float64": 8}  # fmt: skip
+#: Codes of ``sosie::DTypeCode``.
+DTYPE_CODES = CODES | {"bool": CODES["uint8"]}
+
+_MOST_AXES = 8
+
+
+class Axes(ctypes.Structure):
+    """``sosie::Axes``."""
+
+    _fields_ = (
+        ("count", ctypes.c_longlong),
+        ("lengths", ctypes.c_longlong * _MOST_AXES),
+        ("axes", ctypes.c_int),
+    )
+
+
+class StridedArray(ctypes.Structure):
+    """``sosie::StridedArray``."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("step", ctypes.c_longlong),
+        ("strides", ctypes.c_longlong * _MOST_AXES),
+        ("dtype", ctypes.c_int),
+    )
+
+
+def axes_of(lengths: Sequence[int]) -> Axes:
+    """Axes of these lengths, outermost first."""
+    return Axes(math.prod(lengths), (ctypes.c_longlong * _MOST_AXES)(*lengths), len(lengths))
+
+
+def strided_array(
+    library: Adapter, array: Array, step: int, strides: Sequence[int]
+) -> StridedArray:
+    """An array with the strides, in elements, of axes that it shares with others."""
+    return StridedArray(
+        library.argument(array)[0],
+        step,
+        (ctypes.c_longlong * _MOST_AXES)(*strides),
+        DTYPE_CODES[library.dtype(array)],
+    )
+
+
+def check_axes(axes: int, shape: Sequence[int]) -> None:
+    """Raise ValueError unless the kernels can walk so many axes."""
+    if axes > _MOST_AXES:
+        raise ValueError(
+            f"expected arrays that at most {_MOST_AXES} strides walk, got {axes} for shape "
+            f"{tuple(shape)}"
+        )
+
+
+def workspace(library: Adapter, like: Array, numbers: int, tickets: int) -> tuple[Array, int, int]:
+    """Memory for float64 numbers and tickets of 4 bytes: the array, and where both begin."""
+    memory = library.empty(like, (numbers + (tickets + 1) // 2,), "float64")
+    address = library.argument(memory)[0]
+    return memory, address, address + 8 * numbers
 
 
 def element_strides(library: Adapter, array: Array) -> tuple[int, ...]:

@@ -10,44 +10,37 @@ from typing import TYPE_CHECKING
 from sosie.arrays import CODES, Adapter, Array, adapter
 from sosie.backends._dtypes import compute_dtype, gradient_dtype
 from sosie.backends.cuda.launcher import launch
-from sosie.backends.cuda.layout import CXX_TYPES, DTYPE_BYTES, element_strides, merged_axes
+from sosie.backends.cuda.layout import (
+    CXX_TYPES,
+    DTYPE_BYTES,
+    DTYPE_CODES,
+    Axes,
+    StridedArray,
+    axes_of,
+    check_axes,
+    element_strides,
+    merged_axes,
+    strided_array,
+    workspace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["ssd_backward", "ssd_forward", "ssd_loss", "ssd_loss_value"]
 
-_MOST_AXES = 8
 _THREADS, _PACKS = 256, 8
 #: Samples of a weight that one thread of a block adds up.
 _SAMPLES = 32
-_CODES = CODES | {"bool": CODES["uint8"]}
-
-
-class _Axes(ctypes.Structure):
-    _fields_ = (
-        ("count", ctypes.c_longlong),
-        ("lengths", ctypes.c_longlong * _MOST_AXES),
-        ("axes", ctypes.c_int),
-    )
-
-
-class _Array(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("image_stride", ctypes.c_longlong),
-        ("strides", ctypes.c_longlong * _MOST_AXES),
-        ("dtype", ctypes.c_int),
-    )
 
 
 class _Forward(ctypes.Structure):
     _fields_ = (
         ("images", ctypes.c_longlong),
-        ("axes", _Axes),
-        ("x", _Array),
-        ("y", _Array),
-        ("weight", _Array),
+        ("axes", Axes),
+        ("x", StridedArray),
+        ("y", StridedArray),
+        ("weight", StridedArray),
         ("pack", ctypes.c_int),
         ("allow_negative", ctypes.c_int),
         ("blocks", ctypes.c_uint),
@@ -67,25 +60,25 @@ class _Backward(ctypes.Structure):
         ("upstream_stride", ctypes.c_longlong),
         ("factor", ctypes.c_double),
         ("divisor", ctypes.c_void_p),
-        ("grad_x", _Array),
-        ("grad_y", _Array),
-        ("grad_weight", _Array),
+        ("grad_x", StridedArray),
+        ("grad_y", StridedArray),
+        ("grad_weight", StridedArray),
     )
 
 
 class _WeightBackward(ctypes.Structure):
     _fields_ = (
-        ("kept", _Axes),
-        ("summed", _Axes),
-        ("kept_x", _Array),
-        ("kept_y", _Array),
-        ("kept_weight", _Array),
-        ("kept_upstream", _Array),
-        ("summed_x", _Array),
-        ("summed_y", _Array),
-        ("summed_upstream", _Array),
+        ("kept", Axes),
+        ("summed", Axes),
+        ("kept_x", StridedArray),
+        ("kept_y", StridedArray),
+        ("kept_weight", StridedArray),
+        ("kept_upstream", StridedArray),
+        ("summed_x", StridedArray),
+        ("summed_y", StridedArray),
+        ("summed_upstream", StridedArray),
         ("factor", ctypes.c_double),
-        ("grad_weight", _Array),
+        ("grad_weight", StridedArray),
         ("lanes", ctypes.c_int),
         ("splits", ctypes.c_int),
         ("partials", ctypes.c_void_p),
@@ -217,12 +210,12 @@ class _Plan:
         strides = {name: element_strides(library, array) for name, array in arrays.items()}
         first = 1 if per_image else 0
         self.lengths, merged = merged_axes(shape[first:], [s[first:] for s in strides.values()])
-        _check_axes(len(self.lengths), shape)
+        check_axes(len(self.lengths), shape)
         self.images = shape[0] if per_image else 1
         self.weighted = "true" if weight is not None else "false"
         self.type = CXX_TYPES[library.dtype(x)]
         self.arrays = {
-            name: _array(library, arrays[name], strides[name][0] if per_image else 0, m)
+            name: strided_array(library, arrays[name], strides[name][0] if per_image else 0, m)
             for name, m in zip(arrays, merged, strict=True)
         }
         self.pack = self._pack_size()
@@ -236,16 +229,16 @@ class _Plan:
         """Fill ``call`` and ``clear``; return the sums ``(N, 2)`` that the kernel writes."""
         library = self.library
         sums = library.empty(self.like, (self.images, 2), "float64")
-        self.workspace, partials, tickets = _workspace(
+        self.workspace, partials, tickets = workspace(
             library, self.like, 2 * self.grid, self.images
         )
         self.clear = (tickets, 4 * self.images)
         self.call = _Forward(
             self.images,
-            _axes(self.lengths),
+            axes_of(self.lengths),
             self.arrays["x"],
             self.arrays["y"],
-            self.arrays.get("weight", _Array()),
+            self.arrays.get("weight", StridedArray()),
             self.pack,
             allow_negative,
             self.blocks,
@@ -253,7 +246,7 @@ class _Plan:
             tickets,
             library.argument(sums)[0],
             None if value is None else library.argument(value)[0],
-            0 if value is None else _CODES[library.dtype(value)],
+            0 if value is None else DTYPE_CODES[library.dtype(value)],
             mean,
         )
         return sums
@@ -273,7 +266,7 @@ class _Plan:
                 continue  # written one by one
             itemsize = next(DTYPE_BYTES[d] for d, code in CODES.items() if code == array.dtype)
             if (array.data or 0) % min(16, size * itemsize) or any(
-                stride % size for stride in (array.image_stride, *array.strides[:inner])
+                stride % size for stride in (array.step, *array.strides[:inner])
             ):
                 return 1
         return size
@@ -311,7 +304,7 @@ def _gradients(
         2 if per_image else 0,
         factor,
         divisor,
-        *(plan.arrays.get(name, _Array()) for name in ("grad_x", "grad_y", "grad_weight")),
+        *(plan.arrays.get(name, StridedArray()) for name in ("grad_x", "grad_y", "grad_weight")),
     )
     if gradients or value is not None:
         kernel = f"ssd_backward<{plan.type}, {plan.weighted}>"
@@ -339,17 +332,18 @@ def _summed_weight_gradient(
 
     def described(
         axes: Sequence[int], names: Sequence[str], reorder: bool
-    ) -> tuple[_Axes, list[_Array]]:
+    ) -> tuple[Axes, list[StridedArray]]:
         lengths, merged = merged_axes(
             [shape[axis] for axis in axes],
             [[strides[name][axis] for axis in axes] for name in names],
             reorder=reorder,
         )
-        _check_axes(len(lengths), shape)
+        check_axes(len(lengths), shape)
         described = [
-            _array(library, arrays[name], 0, m) for name, m in zip(names, merged, strict=True)
+            strided_array(library, arrays[name], 0, m)
+            for name, m in zip(names, merged, strict=True)
         ]
-        return _axes(lengths), described
+        return axes_of(lengths), described
 
     kept_axes, kept_arrays = described(kept, ("x", "y", "weight", "upstream"), False)
     summed_axes, summed_arrays = described(summed, ("x", "y", "upstream"), True)
@@ -358,39 +352,12 @@ def _summed_weight_gradient(
     splits = math.ceil(summed_axes.count / (_THREADS // lanes * _SAMPLES))
     groups = math.ceil(kept_axes.count / lanes)
     gradient = library.empty(weight, tuple(weight.shape), library.dtype(weight))
-    workspace, partials, tickets = _workspace(library, x, groups * splits * lanes, groups)
+    memory, partials, tickets = workspace(library, x, groups * splits * lanes, groups)
     call = _WeightBackward(
         kept_axes, summed_axes, *kept_arrays, *summed_arrays, 1.0,
-        _array(library, gradient, 0, ()), lanes, splits, partials, tickets,
+        strided_array(library, gradient, 0, ()), lanes, splits, partials, tickets,
     )  # fmt: skip
     kernel = f"ssd_weight_backward<{CXX_TYPES[library.dtype(x)]}>"
     launch(library, x, kernel, groups * splits, _THREADS, call, clear=(tickets, 4 * groups))
-    del workspace  # alive until here: freed memory is reused in the order of the stream
+    del memory  # alive until here: freed memory is reused in the order of the stream
     return gradient
-
-
-def _workspace(library: Adapter, like: Array, numbers: int, tickets: int) -> tuple[Array, int, int]:
-    """Memory for float64 numbers and tickets of 4 bytes: the array, and where both begin."""
-    workspace = library.empty(like, (numbers + (tickets + 1) // 2,), "float64")
-    address = library.argument(workspace)[0]
-    return workspace, address, address + 8 * numbers
-
-
-def _axes(lengths: Sequence[int]) -> _Axes:
-    return _Axes(math.prod(lengths), (ctypes.c_longlong * _MOST_AXES)(*lengths), len(lengths))
-
-
-def _array(library: Adapter, array: Array, image_stride: int, strides: Sequence[int]) -> _Array:
-    return _Array(
-        library.argument(array)[0],
-        image_stride,
-        (ctypes.c_longlong * _MOST_AXES)(*strides),
-        _CODES[library.dtype(array)],
-    )
-
-
-def _check_axes(axes: int, shape: tuple[int, ...]) -> None:
-    if axes > _MOST_AXES:
-        raise ValueError(
-            f"expected arrays that at most {_MOST_AXES} strides walk, got {axes} for shape {shape}"
-        )
