@@ -17,12 +17,7 @@ import pytest
 
 import fake_cupy
 import sosie
-from emulator import emulated, fetch, needs_emulator
-from sosie import arrays
-from sosie.backends import cuda
-from sosie.backends.cuda import distance_sets as plan
-from sosie.reference import distance as reference
-from test_distance import (
+from distance_cases import (
     GRADIENT_TOLERANCE,
     METRICS,
     assert_distances,
@@ -32,6 +27,11 @@ from test_distance import (
     sets,
     weights_of,
 )
+from emulator import emulated, fetch, needs_emulator
+from sosie import arrays
+from sosie.backends import cuda
+from sosie.backends.cuda import distance_sets as plan
+from sosie.reference import distance as reference
 
 Array = Any
 
