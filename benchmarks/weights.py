@@ -5,8 +5,9 @@ Run with `python -m benchmarks.weights FOLDER`. The folder holds `kodak`, the 24
 repair is judged on and never trained on. A training whose folder under `--runs` holds its outcome
 is not repeated; one that was interrupted goes on.
 
-Weights are stored as float16. Both they and those that were trained are measured, and what differs
-by more than a thousandth of the measure is not put in place.
+Weights are stored as float16 if nothing that is measured then differs by more than a thousandth of
+itself, else as they were trained; as float16 all the same if only that is below 2 MB. What is told
+of them is measured with what is stored.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sosie.zoo.weights import DataSource
 __all__ = ["main"]
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Measured = dict[str, float]
 
 MANIFEST = Path(__file__).parents[1] / "python" / "sosie" / "zoo" / "pretrained" / "manifest.json"
 
@@ -55,6 +57,8 @@ JUDGED = (
 )
 #: Side of the crops from the middle of Kodak's photographs, and seed of their damage.
 _CROP, _SEED = 256, 2024
+#: Bytes that the tensors of no set of weights may reach.
+_LIMIT = 2_000_000
 #: Space that generated images are judged in.
 _SPACE = "lenet-fashion-v1"
 
@@ -133,19 +137,11 @@ def main(
 def _put_in_place(recipe: Recipe, run: Path, folder: Path) -> None:
     seconds = _trained(recipe, run)
     model = create_model(recipe.model, weights=run)
-    full = _measured(recipe, model, folder)
-    halved = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
-    }
-    model.load_state_dict(halved)
-    metrics = _measured(recipe, model, folder)
-    for name, value in metrics.items():
-        print(f"{recipe.model}: {name} {value:.4f} ({full[name]:.4f} in float32)")
-        if abs(value - full[name]) > 1e-3 * abs(full[name]):
-            sys.exit(f"{recipe.model}: float16 changes what is measured")
+    state, metrics = _smallest(recipe, model, folder)
+    if _size(state) >= _LIMIT:
+        sys.exit(f"{recipe.model}: expected tensors below {_LIMIT} bytes, got {_size(state)}")
     path = MANIFEST.with_name(f"{recipe.model}-{recipe.variant}.safetensors")
-    save_model(model, path, halved)
+    save_model(model, path, state)
     entry = Weights(
         model=recipe.model,
         variant=recipe.variant,
@@ -165,6 +161,32 @@ def _put_in_place(recipe: Recipe, run: Path, folder: Path) -> None:
     write_json(MANIFEST, {"weights": [*others, asdict(entry)]})
 
 
+def _smallest(recipe: Recipe, model: Any, folder: Path) -> tuple[dict[str, torch.Tensor], Measured]:
+    """Tensors to store, halved if nothing measured shows it, and what is measured with them."""
+    trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    halved = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in trained.items()
+    }
+    full = _measured(recipe, model, folder)
+    model.load_state_dict(halved)
+    metrics = _measured(recipe, model, folder)
+    for name, value in metrics.items():
+        print(f"{recipe.model}: {name} {value:.4f} ({full[name]:.4f} in float32)")
+    if all(abs(value - full[name]) <= 1e-3 * abs(full[name]) for name, value in metrics.items()):
+        return halved, metrics
+    if _size(trained) >= _LIMIT:
+        print(f"{recipe.model}: stored as float16, which changes what is measured, for its size")
+        return halved, metrics
+    print(f"{recipe.model}: stored as trained, as float16 changes what is measured")
+    model.load_state_dict(trained)
+    return trained, full
+
+
+def _size(state: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in state.values())
+
+
 def _trained(recipe: Recipe, run: Path) -> float:
     """Seconds that the training took; trains if need be."""
     outcome = run / "outcome.json"
@@ -175,7 +197,7 @@ def _trained(recipe: Recipe, run: Path) -> float:
     return float(json.loads(outcome.read_text())["seconds"])
 
 
-def _measured(recipe: Recipe, model: Any, folder: Path) -> dict[str, float]:
+def _measured(recipe: Recipe, model: Any, folder: Path) -> Measured:
     if recipe.degradation:
         return repair_metrics(model, _crops(folder / "kodak"))
     images = open_collection("fashion-mnist")
@@ -193,9 +215,9 @@ def _crops(folder: Path) -> list[Pixels]:
 
 def repair_metrics(
     repair: Callable[..., torch.Tensor], crops: Sequence[Pixels], judged: Sequence[str] = JUDGED
-) -> dict[str, float]:
+) -> Measured:
     """PSNR and SSIM of repaired crops, means over them, for each kind of damage."""
-    metrics = {}
+    metrics: Measured = {}
     for damage in judged:
         degradation = parse_degradation(damage)
         values = []
