@@ -197,7 +197,7 @@ def test_the_repair_networks_compare() -> None:
 
 
 def fashion(part: str) -> Tensor:
-    """Images of Fashion-MNIST that were trained on, or that were not."""
+    """Test images of Fashion-MNIST, which no weights were trained on; many, or few."""
     images = getattr(open_collection("fashion-mnist-2000"), part)
     return torch.stack([to_tensor(pixels, 1) for pixels in images])
 
