@@ -52,6 +52,7 @@ REPAIRING = (
 JUDGED = (
     "rain_streaks:0.2",
     "missing_pixels:0.5",
+    "missing_strokes:0.1",
     "gaussian_noise:0.05",
     "rain_streaks:0.2,gaussian_noise:0.05,missing_pixels:0.5",
 )
