@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from emulator import Emulator, emulated, needs_emulator  # noqa: E402
+from sosie.backends import cuda  # noqa: E402
 from sosie.backends.cuda import launcher  # noqa: E402
 from sosie.compat import (  # noqa: E402
     NotCovered,
@@ -83,6 +84,8 @@ def test_what_is_missing_on_a_device_is_said(monkeypatch: pytest.MonkeyPatch) ->
     with FakeTensorMode():
         x, y = torch.rand(2, 1, 3, 16, 16, device="cuda")
         elsewhere = torch.rand(1, 3, 16, 16)
+        others = [name for name in cuda.__all__ if name != "cosine_forward"]
+        monkeypatch.setattr(cuda, "__all__", others)
         with launcher.use_launcher(Emulator()):
             with pytest.raises(NotCovered, match=r"one device, got .* on cuda:0 and .* on cpu"):
                 fused_ssim.fused_ssim(x, elsewhere)
