@@ -122,13 +122,17 @@ def loss_curve(losses: Sequence[float]) -> Markup:
         smooth = np.convolve(losses, np.full(window, 1.0 / window), "valid")
         axes.plot(steps[window - 1 :], smooth, color=_ACCENT, linewidth=2.0)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         axes.tick_params(axis="y", which="minor", length=0)
         axes.set_xlim(1, max(2, len(losses)))
         # Single batches can be ten times off; they need not be seen whole.
         low, high = np.quantile(losses, (0.01, 0.995))
+        # The wider the scale, the fewer of its lines are named.
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high < 8 * low else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(
+            mpl.ticker.LogLocator(subs=subs if high < 300 * low else (1.0,), numticks=12)
+        )
         axes.set_ylim(0.9 * low, 1.1 * high)
         axes.set_xlabel("training step")
         axes.set_ylabel("loss (lower is better)")
