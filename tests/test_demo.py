@@ -240,7 +240,7 @@ def test_a_page_comes_of_it(outcome: Outcome, monkeypatch: Any, tmp_path: Path) 
     assert text.count('src="data:image/png;base64,') == 2 * (4 + 4 + 1) + 2
     match = outcome.generator.evaluation.matches[0]
     assert numbers["generator"]["matches"][0]["prdc"] == match.prdc._asdict()
-    assert f"{match.frechet_distance:.3f}" in text
+    assert f"{match.frechet_distance:.2f}" in text
     for judge in JUDGES:
         assert judge.text(outcome.mean(NETWORK, judge.name)) in text
     result = CliRunner().invoke(app, ["demo", "--output", str(path)])
@@ -271,3 +271,15 @@ def test_failures_have_a_sentence_and_leave_no_page(
     for arguments in (["--steps", "0"], ["--seconds", "0"], ["--seed", "-1"]):
         assert CliRunner().invoke(app, ["demo", *arguments]).exit_code == 2
     assert CliRunner().invoke(app, ["demo", "--output", str(tmp_path)]).exit_code == 2
+
+
+def test_where_no_page_can_be_written_nothing_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("sosie.zoo.demonstration.run", started.append)
+    (tmp_path / "file").write_text("in the way")
+    result = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "file" / "report.html")])
+    assert result.exit_code == 1
+    assert "file could not be made: File exists" in result.stderr
+    assert started == []

@@ -121,7 +121,8 @@ def classical_repair(degradation: Degradation | None, *, masked: bool = False) -
     if degradation is not None:
         done = degradation.steps if isinstance(degradation, Compose) else [degradation]
         found = [_against(step) for step in reversed(done)]
-        steps += [step for step in found if step is not None]
+        # What is done for two kinds of damage at once is done once.
+        steps = list(dict.fromkeys(step for step in [*steps, *found] if step is not None))
     elif not masked:
         steps = [_DENOISING]
     if not steps:
