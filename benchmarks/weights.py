@@ -45,7 +45,7 @@ MANIFEST = Path(__file__).parents[1] / "python" / "sosie" / "zoo" / "pretrained"
 DAMAGE = "rain_streaks:0.2?,gaussian_noise:0.05?,missing_strokes:0.1?,missing_pixels:0.5?"
 REPAIRING = (
     f"--data free-photographs --degradation {DAMAGE} --loss l1:0.9,ssim:0.1 --steps 4500 "
-    "--batch 8 --crop 64 --learning-rate 2e-3 --schedule cosine --warm-up 0.03 --clip 1 "
+    "--batch 8 --crop 64 --learning-rate 3e-3 --schedule cosine --warm-up 0.03 --clip 1 "
     "--ema 0.995 --mixed-precision bf16"
 )
 #: What they are judged by.
@@ -97,7 +97,8 @@ RECIPES = (
         "repair_rcnn",
         "photographs",
         "photographs with rain, noise, strokes or pixels missing",
-        f"--set width=24 --set stages=4 --set blocks=3 --set downscale=2 {REPAIRING}",
+        "--set width=24 --set stages=4 --set blocks=3 --set downscale=2 "
+        f"--set fill=[1.0,4.0,16.0] {REPAIRING}",
         PHOTOGRAPHS,
         DAMAGE,
     ),

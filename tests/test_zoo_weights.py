@@ -197,11 +197,15 @@ def test_photographs_are_repaired(name: str, damage: str, others: list[Any]) -> 
         assert ssim > other_ssim + 0.02
 
 
-def test_the_repair_networks_compare() -> None:
-    # docs/weights.md compares them as networks of one size.
+def test_recurrence_repairs_better_at_equal_size() -> None:
     plain, recurrent = (create_model(name, weights="default") for name in REPAIR)
     counts = [sum(each.numel() for each in model.parameters()) for model in (plain, recurrent)]
     assert counts[1] == pytest.approx(counts[0], rel=0.02)
+    for damage in ("rain_streaks:0.2", "missing_pixels:0.5"):
+        psnr, ssim = scores(recurrent, damage)
+        plain_psnr, plain_ssim = scores(plain, damage)
+        assert psnr > plain_psnr
+        assert ssim > plain_ssim
 
 
 def fashion(part: str) -> Tensor:
