@@ -108,7 +108,7 @@ def repair(
     jobs, failures = plan(images, mask, out, overwrite=overwrite)
     is_new = _make_folder(out)
     repaired = _run(network, weights, jobs, failures, tiling, most_megapixels, out, overwrite)
-    if repaired:
+    if repaired or as_json:
         _print(network, weights, repaired, failures, as_json)
     say_failures([(failure.name, failure.reason) for failure in failures])
     if not repaired:
