@@ -20,15 +20,18 @@ os.environ["SKIMAGE_NO_DISPATCHING"] = "1"
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 import executors
 from emulator import emulated, needs_emulator
 
-# Machines that test are shared machines: the time of one example says nothing. The same examples
-# are tried every time, so that a failure belongs to a change.
-settings.register_profile("sosie", deadline=None, derandomize=True)
-settings.load_profile("sosie")
+# The tests of CUDA devices do without: they run on machines that have torch, CuPy and pytest alone.
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    # Machines that test are shared machines: the time of one example says nothing. The same
+    # examples are tried every time, so that a failure belongs to a change.
+    settings.register_profile("sosie", deadline=None, derandomize=True)
+    settings.load_profile("sosie")
 
 #: What a caller's shell may hold that changes who computes, and how.
 _SETTINGS = (

@@ -143,6 +143,13 @@ def test_masks_by_name_and_of_another_size(tmp_path: Path) -> None:
     )  # fmt: skip
     assert one.exit_code == 0
     assert "% missing" in (tmp_path / "one" / "report.html").read_text("utf-8")
+    kept = invoke(
+        "repair", "repair_rcnn", images[0], "--weights", weights, "--mask", masks / "a.bmp",
+        "--keep-known", "--out", tmp_path / "kept",
+    )  # fmt: skip
+    assert kept.exit_code == 0
+    expected = repair_image(model, picture(1), missing, keep_known=True)
+    np.testing.assert_array_equal(read_picture(tmp_path / "kept" / "a.png").pixels, expected)
 
 
 def test_nothing_is_replaced_without_being_asked(tmp_path: Path, cnn: tuple[Any, Path]) -> None:
@@ -411,6 +418,7 @@ main()
         (["repair", "repair_cnn", "x.png", "--overlap", "200"], 2, "half a tile, 128, got 200"),
         (["repair", "repair_cnn", "x.png", "--tile", "7"], 2, "--tile"),
         (["repair", "repair_cnn", "x.png", "--mask", "W/no"], 2, "--mask"),
+        (["repair", "repair_cnn", "x.png", "--keep-known"], 2, "expected --mask"),
         (["repair", "repair_cnn", "x.png", "--most-megapixels", "nan"], 2, "positive"),
         (["repair", "repair_cnn"], 2, "Missing argument"),
         (["generate", "vae_mlp", "-n", "0"], 2, "--count"),

@@ -14,10 +14,10 @@ import pytest
 
 import sosie
 from emulator import emulated, fetch, needs_emulator
+from paired_cases import BROADCAST, GRADIENT, TOLERANCE, Rows, assert_near, name_of, noise
 from sosie.backends import cuda
 from sosie.paired import _norms
 from sosie.reference import paired as reference
-from test_paired import BROADCAST, GRADIENT, TOLERANCE, Rows, assert_near, name_of, noise
 
 Array = Any
 

@@ -36,12 +36,16 @@ from sosie.torch import recurrent_sequence as sequences  # noqa: E402
     ]
 )
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Where tensors have to be for the CUDA kernels to compute; one thread is enough."""
+    """Where tensors have to be for the CUDA kernels to compute; one thread is enough.
+
+    Convolutions of float32 may not round to TF32 meanwhile, as they do on devices if nobody minds.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         if request.param == "cuda":
-            yield "cuda"
+            with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                yield "cuda"
         else:
             with emulated():
                 yield "cpu"

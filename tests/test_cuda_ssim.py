@@ -105,6 +105,18 @@ def test_images(executor, name, shape, dtype) -> None:
         check_all(executor, x, y, p, kind, expected_of(p, shape, kind), TOLERANCE[dtype])
 
 
+@needs_emulator
+@pytest.mark.parametrize("stride", [1, 3, 16])
+def test_the_largest_window_on_the_least_shared_memory(stride) -> None:
+    """99 KiB, as devices for graphics have: of the largest window in double, and what lies between
+    the results of a stride."""
+    shape = (1, 1, 50, 66)
+    p = parameters_of(CONVENTIONS["gaussian-33"] | {"stride": stride}, shape)
+    x, y = images(shape)
+    with emulated(shared_bytes=99 << 10):
+        check_all(cuda, x, y, p, "ssim", expected_of(p, shape, "ssim"), TOLERANCE["float64"])
+
+
 @pytest.mark.parametrize("name", ["skewed", "reflect", "flat-window", "even-stride"])
 def test_volumes(executor, name) -> None:
     shape = (1, 2, 8, 9, 16)

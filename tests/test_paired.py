@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import importlib.util
-import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +13,13 @@ from scipy.spatial import distance as scipy_distance
 
 import sosie
 from executors import EXECUTORS, computing_by
+from paired_cases import BROADCAST, GRADIENT, TOLERANCE, Rows, assert_near, name_of, noise
 from sosie.paired import _norms
 from sosie.reference import paired as reference
 
 torch = pytest.importorskip("torch")
 
 Array = Any
-
-# Sums are 16 roundings of 2^-24 long, twice as many for a square root of them; what remains are the
-# roundings of a quotient and of the result. Gradients are products of three such numbers.
-TOLERANCE = {"float64": 1e-14, "float32": 1e-6}
-GRADIENT = {"float64": 1e-13, "float32": 3e-6}
 
 
 @pytest.fixture(scope="module", params=EXECUTORS)
@@ -34,21 +29,6 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield module
 
 
-def noise(shape: tuple[int, ...], seed: Any, dtype: str = "float64") -> Array:
-    random = np.random.default_rng(zlib.crc32(repr(seed).encode()))
-    if dtype.startswith("uint"):
-        return random.integers(0, 256, shape).astype(dtype)
-    return random.standard_normal(shape).astype(dtype)
-
-
-class Rows(NamedTuple):
-    """Shapes of two arrays, and the axis along which their rows lie."""
-
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    axis: int
-
-
 # Vectors have 2 to 16 lanes; a row's sums are folded every 64 vectors; blocks of neighbouring rows
 # have 512; rows of more than 65536 elements are cut.
 ALONG = [Rows((3, n), (3, n), 1) for n in (1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 257, 1029)]
@@ -56,26 +36,7 @@ ACROSS = [Rows((d, n), (d, n), 0) for d, n in ((1, 1), (3, 9), (4, 17), (5, 31),
 INSIDE = [Rows((2, 3, 7, 9), (2, 3, 7, 9), 1), Rows((3, 5, 2), (3, 5, 2), 1)]
 SINGLE = [Rows((n,), (n,), 0) for n in (1, 13, 200_003)]
 LONG = [Rows((2, 140_001), (2, 140_001), 1), Rows((30_011, 18), (30_011, 18), 0)]
-BROADCAST = [
-    Rows((5, 17), (1, 17), 1), Rows((1, 33), (4, 33), 1), Rows((4, 1, 9), (1, 3, 9), 2),
-    Rows((2, 3, 5, 6), (1, 3, 1, 1), 1), Rows((2, 3, 1, 6), (1, 3, 5, 1), 1),
-    Rows((1, 19, 300), (2, 19, 1), 1), Rows((2, 1, 3, 1, 4, 5), (1, 2, 1, 2, 4, 5), 4),
-    Rows((300, 7), (1, 7), 1),
-]  # fmt: skip
 CASES = [*ALONG, *ACROSS, *INSIDE, *SINGLE, *LONG, *BROADCAST]
-
-
-def name_of(rows: Rows) -> str:
-    return "{}-{}-axis{}".format(*("x".join(map(str, s)) for s in rows[:2]), rows.axis)
-
-
-def assert_near(actual: Array, expected: Array, tolerance: float, scale: float = 0.0) -> None:
-    """Relative, but for numbers far below the largest, or `scale`: differences of larger ones."""
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape
-    if expected.size:
-        scale = max(scale, np.abs(expected).max(initial=0.0))
-        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale)
 
 
 # --- Values and gradients against the definition --------------------------------------------------

@@ -22,8 +22,8 @@ from sosie.zoo import weights as weights_module
 from sosie.zoo.data import open_collection, to_tensor
 from sosie.zoo.degradations import parse_degradation
 from sosie.zoo.files import InvalidFileError, digest
+from sosie.zoo.filling import normalised_convolution
 from sosie.zoo.noise import Noise
-from sosie.zoo.repair_unet import normalised_convolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,35 +21,38 @@ struct Downsample {
 
 constexpr int kDownsampleLanes = 32, kDownsampleRows = 8, kDownsampleColumns = 128;
 
-// Which row of an array a thread has, and of which columns. There are fewer than 2^31 rows.
+// Which row of an array a thread has, and of which columns. There may be more than 2^31 rows, but
+// not of a plane, and not as many planes.
 struct RowPlace {
     int n, c, d, h, column, end;
     bool exists;
 };
 
-__device__ __forceinline__ RowPlace row_place(const long long* shape) {
-    const int channels = int(shape[1]), depth = int(shape[2]), height = int(shape[3]),
-              width = int(shape[4]);
-    const int across = (width + kDownsampleColumns - 1) / kDownsampleColumns;
-    int row = int(blockIdx.x) / across * kDownsampleRows + int(threadIdx.y);
+__device__ __forceinline__ RowPlace row_place(const long long* shape, unsigned block) {
+    const int width = int(shape[4]);
+    const int across = int(divide_up(width, kDownsampleColumns));
+    const long long row = (long long)(int(block) / across) * kDownsampleRows + int(threadIdx.y);
     RowPlace place;
-    place.exists = row < int(shape[0]) * channels * depth * height;
-    place.column = int(blockIdx.x) % across * kDownsampleColumns;
-    place.end = smaller(place.column + kDownsampleColumns, width);
+    place.exists = row < shape[0] * shape[1] * shape[2] * shape[3];
+    place.column = int(block) % across * kDownsampleColumns;
+    place.end =
+        int(width - place.column < kDownsampleColumns ? width : place.column + kDownsampleColumns);
     place.column += int(threadIdx.x);
-    place.h = row % height;
-    row /= height;
-    place.d = row % depth;
-    row /= depth;
-    place.c = row % channels;
-    place.n = row / channels;
+    long long plane, in_plane, index;
+    divide(plane, in_plane, row, shape[2] * shape[3]);
+    divide(index, in_plane, in_plane, shape[3]);
+    place.d = int(index);
+    place.h = int(in_plane);
+    divide(index, plane, plane, shape[1]);
+    place.n = int(index);
+    place.c = int(plane);
     return place;
 }
 
 template <class T>
 __global__ void __launch_bounds__(kDownsampleLanes* kDownsampleRows, 4)
     downsample_forward(const Downsample call) {
-    const RowPlace at = row_place(call.reduced_shape);
+    const RowPlace at = row_place(call.reduced_shape, blockIdx.x);
     if (!at.exists) return;
     const T weight = T(1) / T(call.factors[0] * call.factors[1] * call.factors[2]);
     const auto source = [&](int axis, int box, int i) {
@@ -99,7 +102,7 @@ __device__ __forceinline__ void each_box(const Downsample& call, int axis, int i
 template <class T>
 __global__ void __launch_bounds__(kDownsampleLanes* kDownsampleRows, 4)
     downsample_backward(const Downsample call) {
-    const RowPlace at = row_place(call.shape);
+    const RowPlace at = row_place(call.shape, blockIdx.x);
     if (!at.exists) return;
     const T weight = T(1) / T(call.factors[0] * call.factors[1] * call.factors[2]);
 #pragma unroll 1

@@ -72,6 +72,27 @@ const Kernel& kernel_of(const Launch& call) {
     return *kernel;
 }
 
+// Less than what every block may have without asking, which is 48 KiB together with the kernel's
+// own variables.
+constexpr size_t kSharedBytes = 40 << 10;
+
+// Lets blocks of a kernel have all that its own variables leave: as much for everybody, since
+// another thread may launch the same kernel with another size between this call and the launch.
+void allow_shared_bytes(const Kernel& kernel, const Launch& call) {
+    cudaFuncAttributes own;
+    check(cudaFuncGetAttributes(&own, kernel.function), call.kernel, call.device);
+    const size_t most = most_shared_bytes(call.device) - own.sharedSizeBytes;
+    if (call.shared_bytes > most)
+        throw std::invalid_argument("expected at most " + std::to_string(most) +
+                                    " bytes of shared memory for " + call.kernel + " on device " +
+                                    std::to_string(call.device) + ", got " +
+                                    std::to_string(call.shared_bytes));
+    if (size_t(own.maxDynamicSharedSizeBytes) < most)
+        check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   int(most)),
+              call.kernel, call.device);
+}
+
 }  // namespace
 
 void launch(const Launch& call) {
@@ -81,10 +102,7 @@ void launch(const Launch& call) {
     if (call.clear_bytes > 0)
         check(cudaMemsetAsync(reinterpret_cast<void*>(call.clear), 0, call.clear_bytes, stream),
               call.kernel, call.device);
-    if (call.shared_bytes > (48 << 10))  // what every kernel may have without asking
-        check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   int(call.shared_bytes)),
-              call.kernel, call.device);
+    if (call.shared_bytes > kSharedBytes) allow_shared_bytes(kernel, call);
     void* arguments[] = {const_cast<void*>(call.parameters)};
     const dim3 grid(call.grid[0], call.grid[1], call.grid[2]);
     const dim3 block(call.block[0], call.block[1], call.block[2]);

@@ -72,9 +72,9 @@ struct SSIMCall {
 __device__ __forceinline__ int border_position(int i, int length, int border) {
     if (unsigned(i) < unsigned(length)) return i;
     if (border == kZero) return -1;
-    const int edge = border == kSymmetric ? 1 : 0;
-    if (border != kReplicate) i = i < 0 ? -i - edge : 2 * (length - 1) + edge - i;
-    return smaller(larger(i, 0), length - 1);
+    const int edge = border == kSymmetric ? 1 : 0, last = length - 1;
+    if (border != kReplicate) i = i < 0 ? -i - edge : last - (i - last) + edge;
+    return smaller(larger(i, 0), last);
 }
 
 __device__ __forceinline__ long long offset_of(const Strided& a, int n, int c, int d, int h,

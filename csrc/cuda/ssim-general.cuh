@@ -15,14 +15,16 @@
 namespace sosie {
 
 // Four results `step` inputs apart: out[o] += sum over k of taps(o, k) * in[(o * step + k) *
-// stride]. Only what a window covers is multiplied, so that NaN stays with those who see it.
+// stride]. Only what a window covers is multiplied, so that NaN stays with those who see it; of
+// results beyond `count` nothing is read that no other one sees.
 template <class T, class Taps>
-__device__ __forceinline__ void filter_four(const T* in, int stride, int size, int step, Taps taps,
-                                            T (&out)[4]) {
+__device__ __forceinline__ void filter_four(const T* in, int stride, int size, int step, int count,
+                                            Taps taps, T (&out)[4]) {
+    const int seen = size + (smaller(count, 4) - 1) * step;
 #pragma unroll
     for (int o = 0; o < 4; ++o) out[o] = T(0);
 #pragma unroll 1
-    for (int i = 0; i < size + 3 * step; ++i) {
+    for (int i = 0; i < seen; ++i) {
         const T value = in[i * stride];
 #pragma unroll
         for (int o = 0; o < 4; ++o) {
@@ -74,7 +76,7 @@ __device__ __forceinline__ void filter_rows(const TileMemory<T>& memory, int pla
         for (int plane = 0; plane < planes; ++plane) {
             T out[4];
             filter_four(
-                memory.seen_row(plane, row) + column * step, 1, size, step,
+                memory.seen_row(plane, row) + column * step, 1, size, step, width - column,
                 [&](int o, int k) { return taps(column + o, k); }, out);
             for (int o = 0; o < 4; ++o) memory.filtered_row(plane, row)[column + o] = out[o];
         }
@@ -175,10 +177,9 @@ __global__ void __launch_bounds__(kMostThreads, 2) ssim_general_forward(const SS
     const int width = smaller(call.tile_width, map_length(call, kWidth) - tile.column);
     const int height = smaller(call.tile_height, map_length(call, kHeight) - tile.row);
     const int step = call.stride;
-    // Fours may reach beyond the tile: room for them, not for what their windows would see.
-    const TileMemory<T> memory(
-        dynamic_shared_memory<T>(), kPlanes, (call.tile_height - 1) * step + down.size + 3 * step,
-        (call.tile_width - 1) * step + along.size + 3 * step, call.tile_width);
+    const TileMemory<T> memory(dynamic_shared_memory<T>(), kPlanes,
+                               (call.tile_height - 1) * step + down.size,
+                               (call.tile_width - 1) * step + along.size, call.tile_width);
     const int depth = tile.depth * step + across.crop_before;
     const int top = tile.row * step + down.crop_before,
               left = tile.column * step + along.crop_before;
@@ -203,7 +204,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) ssim_general_forward(const SS
         for (int plane = 0; plane < kPlanes; ++plane)
             filter_four(
                 memory.filtered_row(plane, first * step) + column, memory.filtered_pitch, down.size,
-                step, [&](int, int k) { return down.taps[k]; }, m[plane]);
+                step, height - first, [&](int, int k) { return down.taps[k]; }, m[plane]);
 #pragma unroll
         for (int o = 0; o < 4; ++o) {
             const int row = first + o;
@@ -265,7 +266,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) ssim_general_gradient(const S
     const int width = smaller(call.tile_width, int(call.shape[4]) - tile.column);
     const int height = smaller(call.tile_height, int(call.shape[3]) - tile.row);
     const TileMemory<T> memory(dynamic_shared_memory<T>(), C::kPlanes,
-                               call.tile_height + down.size + 2, call.tile_width + along.size + 2,
+                               call.tile_height + down.size - 1, call.tile_width + along.size - 1,
                                call.tile_width);
     // Each pixel's taps, for rows and columns in fours.
     T* taps_along = memory.filtered_row(C::kPlanes, 0);
@@ -315,6 +316,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) ssim_general_gradient(const S
         for (int plane = 0; plane < C::kPlanes; ++plane)
             filter_four(
                 memory.filtered_row(plane, first) + column, memory.filtered_pitch, down.size, 1,
+                height - first,
                 [&](int o, int k) { return taps_down[(first + o) * down.size + k]; },
                 filtered[plane]);
 #pragma unroll

@@ -169,7 +169,7 @@ void check_general(simt::Order order) {
     const Strided mask = call.mask;
     const int side = 16;
     const auto bytes = [&](int planes, int taps) {
-        const int seen = side + kWindow + 2;
+        const int seen = side + kWindow - 1;
         return size_t(planes * seen * ((seen | 1) + ((side + 3) | 1)) + taps) * sizeof(float);
     };
     call = images.call(side, side, images.columns(), images.rows());
@@ -218,6 +218,32 @@ void check_boxes(simt::Order order) {
                         reduced[size_t(r / 2 * (width / 2) + c / 2)] / 4, 1e-5, "adjoint of boxes");
 }
 
+struct PlaceCall {
+    long long shape[5];
+    unsigned block;
+    RowPlace* place;
+};
+
+__global__ void place_of_block(const PlaceCall call) {
+    const RowPlace at = row_place(call.shape, call.block);
+    if (linear_thread() == 0) *call.place = at;
+}
+
+// Few planes of few rows, and yet more than 2^31 rows in all.
+void check_many_rows(simt::Order order) {
+    RowPlace at{};
+    PlaceCall call{{1 << 15, 2, 2, (1 << 14) + 2, 130}, 0, &at};
+    const long long blocks = call.shape[0] * 4 * call.shape[3] / kDownsampleRows * 2;
+    call.block = unsigned(blocks - 1);
+    simt::launch(order, dim3(1), dim3(kDownsampleLanes, kDownsampleRows), 0, place_of_block, call);
+    check_close(at.exists, 1, 0, "the last row exists");
+    check_close(at.n, call.shape[0] - 1.0, 0, "its image");
+    check_close(at.c + 2 * at.d, 3, 0, "its channel and slice");
+    check_close(at.h, call.shape[3] - double(kDownsampleRows), 0, "its place in the slice");
+    check_close(at.column, kDownsampleColumns, 0, "its first column");
+    check_close(at.end, 130, 0, "its last column");
+}
+
 }  // namespace
 
 int main() {
@@ -225,6 +251,7 @@ int main() {
         check_streamed(order);
         check_general(order);
         check_boxes(order);
+        check_many_rows(order);
     }
     if (g_failures == 0) std::printf("all as defined\n");
     return g_failures == 0 ? 0 : 1;

@@ -55,6 +55,12 @@ def repair(
             exists=True,
         ),
     ] = None,
+    keep_known: Annotated[
+        bool,
+        typer.Option(
+            "--keep-known", help="Leave pixels as they are that are not missing by the mask."
+        ),
+    ] = False,
     out: Annotated[
         Path, typer.Option(help="Folder for the repaired images and a report.", file_okay=False)
     ] = Path("repaired"),
@@ -95,6 +101,8 @@ def repair(
     """
     if not 0 < most_megapixels < float("inf"):
         raise typer.BadParameter(f"expected positive --most-megapixels, got {most_megapixels}")
+    if keep_known and mask is None:
+        raise typer.BadParameter("expected --mask, which says what is known, with --keep-known")
     # torch takes a second or two to import: not before the arguments are known to be good.
     from sosie.zoo.inference.repair import Tiling
     from sosie.zoo.inference.repair_files import plan
@@ -107,7 +115,9 @@ def repair(
     network = open_model(model, weights, (RepairModel,), device)
     jobs, failures = plan(images, mask, out, overwrite=overwrite)
     is_new = _make_folder(out)
-    repaired = _run(network, weights, jobs, failures, tiling, most_megapixels, out, overwrite)
+    repaired = _run(
+        network, weights, jobs, failures, tiling, keep_known, most_megapixels, out, overwrite
+    )
     if repaired or as_json:
         _print(network, weights, repaired, failures, as_json)
     say_failures([(failure.name, failure.reason) for failure in failures])
@@ -137,6 +147,7 @@ def _run(
     jobs: list[Job],
     failures: list[Failure],
     tiling: Tiling,
+    keep_known: bool,
     most_megapixels: float,
     out: Path,
     overwrite: bool,
@@ -166,6 +177,7 @@ def _run(
             tiling,
             most_pixels=round(1e6 * most_megapixels),
             longest_side=2 * picture_side(len(jobs)),
+            keep_known=keep_known,
             watch=watch,
         ):
             bars.advance(every)

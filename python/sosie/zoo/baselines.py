@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sosie.zoo import repair_unet
+from sosie.zoo import filling
 from sosie.zoo.degradations import (
     JPEG,
     Compose,
@@ -54,7 +54,7 @@ def normalised_convolution(damaged: Image, known: Mask, sigma: float) -> Image:
     """
     images = torch.from_numpy(np.ascontiguousarray(damaged.transpose(2, 0, 1)))[None]
     mask = torch.from_numpy(known.astype(np.float32))[None, None]
-    filled = repair_unet.normalised_convolution(images, mask, (sigma,))[0, 0]
+    filled = filling.normalised_convolution(images, mask, (sigma,))[0, 0]
     return np.ascontiguousarray(filled.numpy().transpose(1, 2, 0))
 
 

@@ -43,10 +43,14 @@ _STREAMED_BLOCKS = 2
 _STREAMED_GRADIENT = 11
 #: Threads of a block of the gradient's kernel, for one gradient and for both.
 _GRADIENT_THREADS = (192, 128)
-#: Tiles (width, height) of the general kernels, in order of preference.
-_TILES = ((32, 32), (32, 16), (32, 8), (16, 8), (8, 8), (4, 4))
-#: Shared memory that every device gives to several blocks at a time.
-_SHARED_BYTES = 48 << 10
+#: Tiles (width, height) of the general kernels, in order of preference. What one result sees of the
+#: largest window, in double, fits every device.
+_TILES = ((32, 32), (32, 16), (32, 8), (16, 8), (8, 8), (4, 4), (2, 2), (1, 1))
+#: Shared memory that every device gives to several blocks at a time, and what of it the kernels'
+#: own variables take at most.
+_SHARED_BYTES, _OWN_BYTES = 48 << 10, 1 << 10
+#: Beyond what coordinates of 32 bits reach, less what tiles and windows go beyond an image.
+_MOST_COORDINATES = 2**31 - 2**11
 #: Rows of a mask that one block counts.
 _COUNTED_ROWS = 64
 #: Sides of a block of the kernels for boxes, and columns that it goes through.
@@ -127,10 +131,10 @@ def _five(sizes: Sequence[int], missing: int) -> tuple[int, ...]:
 def _check_coordinates(shape: Sequence[int]) -> None:
     """Raise unless 32-bit coordinates suffice for ``(N, C, depth, height, width)``."""
     planes, rows = shape[0] * shape[1], shape[2] * shape[3]
-    if max(planes, rows, shape[4]) >= 2**31:
+    if max(planes, rows, shape[4]) >= _MOST_COORDINATES:
         raise ValueError(
-            "expected images with fewer than 2147483648 planes, rows of a plane and columns on "
-            f"CUDA devices, got {planes}, {rows} and {shape[4]} in shape {tuple(shape)}"
+            f"expected images with fewer than {_MOST_COORDINATES} planes, rows of a plane and "
+            f"columns on CUDA devices, got {planes}, {rows} and {shape[4]} in shape {tuple(shape)}"
         )
 
 
@@ -219,18 +223,18 @@ def _general_tiles(
     """Tiles of the general kernels: the largest that leave room for other blocks, or that fit."""
 
     def memory(width: int, height: int) -> int:
-        seen_rows = (height - 1) * step + sizes[1] + 3 * step
-        seen_columns = (width - 1) * step + sizes[2] + 3 * step
+        seen_rows = (height - 1) * step + sizes[1]
+        seen_columns = (width - 1) * step + sizes[2]
         numbers = planes * seen_rows * ((seen_columns | 1) + ((width + 3) | 1))
         if taps:
             numbers += (width + 3) * sizes[2] + (height + 3) * sizes[1] + sizes[0]
-        return numbers * (8 if dtype == "float64" else 4)
+        return numbers * (8 if dtype == "float64" else 4) + _OWN_BYTES
 
     fitting = [tile for tile in _TILES if memory(*tile) <= limit]
     width, height = next((tile for tile in fitting if memory(*tile) <= _SHARED_BYTES), fitting[0])
     return _Tiles(
         width, height, _divide_up(columns, width), _divide_up(rows, height),
-        256 if width * height >= 512 else 128, memory(width, height),
+        256 if width * height >= 512 else 128, memory(width, height) - _OWN_BYTES,
     )  # fmt: skip
 
 
@@ -366,7 +370,7 @@ class _Problem:
             row_bytes = _ROWS * 4 * (4 + planes)
             threads = min(
                 _GRADIENT_THREADS[both],
-                (self._most_shared_bytes() // row_bytes - _PADDING) // 32 * 32,
+                ((self._most_shared_bytes() - _OWN_BYTES) // row_bytes - _PADDING) // 32 * 32,
             )
             tiles = _strips(
                 rows, columns, self.planes, threads=threads, reach=reach,

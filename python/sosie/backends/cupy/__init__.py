@@ -20,8 +20,8 @@ from sosie.backends.cuda.sources import expression, source
 
 __all__ = ["launch", "most_shared_bytes", "multiprocessors", "unusable_reason"]
 
-#: What a block may have without asking.
-_SHARED_BYTES = 48 << 10
+#: Less than what a block may have without asking: 48 KiB, with the kernel's own variables.
+_SHARED_BYTES = 40 << 10
 _OPTIONS = ("-std=c++17",)
 
 
@@ -42,7 +42,9 @@ def launch(
         if clear_bytes:
             cupy.cuda.runtime.memsetAsync(clear, 0, clear_bytes, stream)
         if shared_bytes > _SHARED_BYTES:
-            function.max_dynamic_shared_size_bytes = shared_bytes
+            # For everybody the same: another thread may launch the kernel with another size.
+            most = most_shared_bytes(device) - function.shared_size_bytes
+            function.max_dynamic_shared_size_bytes = most
         # CuPy hands NumPy's arrays over by value.
         struct = np.frombuffer(parameters, np.uint8)
         function(grid, block, (struct,), shared_mem=shared_bytes)

@@ -150,14 +150,15 @@ def repair_files(
     *,
     most_pixels: int,
     longest_side: int,
+    keep_known: bool = False,
     watch: Callable[[Job, int, int], None] = lambda *_: None,
 ) -> Iterator[Repaired | Failure]:
     """Repair files one after the other; what cannot be repaired is named, and the next one is.
 
     Parameters
     ----------
-    model, tiling
-        See :func:`sosie.zoo.repair_image`.
+    model, tiling, keep_known
+        See :func:`sosie.zoo.repair_image`; images without a mask are repaired everywhere.
     jobs : sequence of Job
     most_pixels : int
         Larger images are refused.
@@ -169,7 +170,13 @@ def repair_files(
     for job in jobs:
         try:
             yield repair_file(
-                model, job, tiling, most_pixels=most_pixels, longest_side=longest_side, watch=watch
+                model,
+                job,
+                tiling,
+                most_pixels=most_pixels,
+                longest_side=longest_side,
+                keep_known=keep_known,
+                watch=watch,
             )
         except UnreadableImageError as error:
             yield Failure(job.name, str(error))
@@ -187,6 +194,7 @@ def repair_file(
     *,
     most_pixels: int,
     longest_side: int,
+    keep_known: bool,
     watch: Callable[[Job, int, int], None],
 ) -> Repaired:
     """Repair a file; see `repair_files`. The result is written row by row, and not kept.
@@ -215,7 +223,8 @@ def repair_file(
     watch(job, 0, total)
     with replacing(job.target) as file:
         writer = PNGWriter(file, pixels.shape, pixels.dtype, **photo.belongings)
-        for band in repair_bands(model, pixels, mask, tiling, count):
+        keep = keep_known and mask is not None
+        for band in repair_bands(model, pixels, mask, tiling, count, keep_known=keep):
             original = pixels[top : top + len(band)]
             top += len(band)
             writer.write(band)
