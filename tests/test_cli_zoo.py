@@ -202,8 +202,12 @@ def test_a_folder_without_images_is_named_and_none_is_left(
     _, weights = cnn
     (tmp_path / "empty").mkdir()
     out = tmp_path / "new" / "out"
-    result = invoke("repair", "repair_cnn", tmp_path / "empty", "--weights", weights, "--out", out)
+    command = ("repair", "repair_cnn", tmp_path / "empty", "--weights", weights, "--out", out)
+    result = invoke(*command, "--json")
     assert result.exit_code == 1
+    record = json.loads(result.stdout)
+    assert record["images"] == []
+    assert [failure["name"] for failure in record["failures"]] == [str(tmp_path / "empty")]
     assert f"{tmp_path / 'empty'}: no image in this folder" in result.stderr
     assert "nothing was written" in result.stderr
     assert not out.exists()

@@ -118,7 +118,7 @@ def repair(
     repaired = _run(
         network, weights, jobs, failures, tiling, keep_known, most_megapixels, out, overwrite
     )
-    if repaired:
+    if repaired or as_json:
         _print(network, weights, repaired, failures, as_json)
     say_failures([(failure.name, failure.reason) for failure in failures])
     if not repaired:
