@@ -502,6 +502,7 @@ WRONG = {
     ),
     "prdc columns": ("prdc", "compute_prdc", (A, A[:, :1], 1), {}),
     "prdc NaN": ("prdc", "compute_prdc", (A * np.nan, A, 1), {}),
+    "prdc complex": ("prdc", "compute_prdc", (A * 1j, A, 1), {}),
     "prdc neighbours": ("prdc", "compute_prdc", (A, A, 7), {}),
 }  # fmt: skip
 OURS = {
