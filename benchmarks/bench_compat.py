@@ -307,7 +307,8 @@ def _in_environment(threads: int, allocator: str) -> Iterator[dict[str, Any]]:
         "--threads",
         str(threads),
     ]
-    environment = machine.environment(threads, allocator)
+    # sosie is a backend of scikit-image, which would hand it the original's calls.
+    environment = machine.environment(threads, allocator) | {"SKIMAGE_NO_DISPATCHING": "1"}
     finished = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )

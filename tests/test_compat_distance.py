@@ -96,6 +96,17 @@ def test_scipy(n, m, dimensions, dtype, seed, metric, weighted, writes) -> None:
     assert not writes or result is options["out"]
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_angles_of_vectors_whose_squares_double_precision_cannot_hold(scale) -> None:
+    a, b = rows(4, 3, 0), rows(5, 3, 1)
+    for x, y in ((a * scale, b), (a, b * scale)):
+        check(scipy.cdist(x, y, "cosine"), peer("scipy.spatial.distance").cdist(x, y, "cosine"))
+        check(
+            sklearn.cosine_distances(x, y),
+            peer("sklearn.metrics.pairwise").cosine_distances(x, y),
+        )
+
+
 def test_scipy_hands_on_what_it_must() -> None:
     theirs, a = peer("scipy.spatial.distance"), rows(5, 3, 0)
     check(scipy.cdist(a, a, theirs.chebyshev), theirs.cdist(a, a, theirs.chebyshev))
@@ -189,6 +200,13 @@ def test_faiss(n, m, dimensions, seed, k, metric) -> None:
         theirs.pairwise_distances(queries, database, metric),
         SINGLE,
     )
+
+
+@pytest.mark.parametrize("k", [1, 3, 40])
+def test_faiss_of_vectors_without_neighbours(k) -> None:
+    queries, database = rows(5, 4, 0), rows(40, 4, 1)
+    queries[1, 2], queries[2, 0], database[7, 3] = np.nan, 1e30, np.inf
+    check(faiss.knn(queries, database, k), peer("faiss").knn(queries, database, k), SINGLE)
 
 
 def test_faiss_with_more_neighbours_than_vectors() -> None:
@@ -484,6 +502,7 @@ WRONG = {
     ),
     "prdc columns": ("prdc", "compute_prdc", (A, A[:, :1], 1), {}),
     "prdc NaN": ("prdc", "compute_prdc", (A * np.nan, A, 1), {}),
+    "prdc complex": ("prdc", "compute_prdc", (A * 1j, A, 1), {}),
     "prdc neighbours": ("prdc", "compute_prdc", (A, A, 7), {}),
 }  # fmt: skip
 OURS = {

@@ -28,6 +28,8 @@ def metrics(module, **options):
         "ssim": ssim(data_range=1.0, **options),
         "sum of ssim": ssim(data_range=(0.2, 0.9), reduction="sum", **options),
         "ssim of each": ssim(data_range=1.0, reduction=None, **options),
+        "ssim and maps": ssim(data_range=1.0, return_full_image=True, **options),
+        "ssim and contrast": ssim(data_range=1.0, return_contrast_sensitivity=True, **options),
         "ms-ssim": module.MultiScaleStructuralSimilarityIndexMeasure(
             data_range=1.0, kernel_size=3, sigma=0.5, betas=(0.4, 0.6), **options),
         "ms-ssim of each": module.MultiScaleStructuralSimilarityIndexMeasure(
@@ -51,7 +53,14 @@ def computed(batches, module, without=(), **options):
     for preds, target in batches:
         for metric in found.values():
             metric.update(preds, target)
-    return {name: metric.compute().tolist() for name, metric in found.items()}
+    return {name: numbers(metric.compute()) for name, metric in found.items()}
+
+def numbers(result):
+    # Values of images, or of all; of maps their means.
+    parts = result if isinstance(result, tuple) else (result,)
+    return torch.cat([
+        each.reshape(-1) if each.ndim < 2 else each.flatten(1).mean(1) for each in parts
+    ]).tolist()
 """
 
 _PROCESS = """
@@ -61,10 +70,14 @@ mine = list(batches())[:3] if rank == 0 else list(batches())[3:]
 results = {{"drop-in": computed(mine, ours)}}
 results["one process"] = computed(batches(), theirs, sync_on_compute=False)
 with sosie.patch("torchmetrics"):
-    # Of which torchmetrics cannot merge lists of unequal length.
-    results["patch"] = computed(mine, theirs, without=["ssim of each", "ms-ssim of each"])
+    # Of which torchmetrics cannot merge lists of unequal length, and takes no merged maps.
+    without = ["ssim of each", "ms-ssim of each", "ssim and maps", "ssim and contrast"]
+    results["patch"] = computed(mine, theirs, without)
     calls = sosie.patch.report()["torchmetrics"]
 assert calls.computed > 0 and not calls.fallbacks, calls
+# A process that has seen nothing yet.
+everything = list(batches()) if rank == 0 else []
+results["of one alone"] = computed(everything, ours, without=["ssim and maps"])
 torch.distributed.destroy_process_group()
 print(json.dumps(results))
 """
@@ -81,7 +94,7 @@ def test_two_processes_equal_one(run_python: Callable[..., str], tmp_path: Path)
     assert results[0] == results[1]
     expected = results[0]["one process"]
     assert results[0]["drop-in"].keys() == expected.keys()
-    for way in ("drop-in", "patch"):
+    for way in ("drop-in", "patch", "of one alone"):
         for name, value in results[0][way].items():
             # float32 sums of a few values, in another order
             assert value == pytest.approx(expected[name], rel=2e-6), (name, way)

@@ -651,6 +651,24 @@ def test_half_precision_is_that_of_the_images(case, dtype) -> None:
         torch.testing.assert_close(gradient.double(), expected, rtol=0, atol=tolerance)
 
 
+def test_half_precision_of_scales_is_promoted_as_there() -> None:
+    """By the tensor that holds their weights, where it is of single precision."""
+    x, y = (image.detach().half() for image in images((1, 2, 100, 90)))
+    weights = torch.tensor([0.4, 0.6])
+    window = {"kernel_size": 3}
+    scales = {"sigma": 0.5, "betas": (0.4, 0.6), "data_range": 1.0}
+    for module, name, chosen in (
+        ("piq", "multi_scale_ssim", window),
+        ("piq", "multi_scale_ssim", {**window, "scale_weights": weights}),
+        ("piq", "multi_scale_ssim", {**window, "scale_weights": weights.double()}),
+        ("torchmetrics.functional.image", MULTI_SCALE, {**window, **scales}),
+    ):
+        own = getattr(OURS[module.partition(".")[0]], name)(x, y, **chosen)
+        other = getattr(peer(module), name)(x, y, **chosen)
+        # The original computes in half precision.
+        assert (own.dtype, float(own)) == (other.dtype, pytest.approx(float(other), abs=0.01))
+
+
 # --- Who is not installed -------------------------------------------------------------------------
 
 
@@ -813,6 +831,9 @@ WRONG = {
         "torchmetrics", SIMILARITY, (A, B),
         {"return_full_image": True, "return_contrast_sensitivity": True},
     ),
+    "torchmetrics axis": (
+        "torchmetrics", "peak_signal_noise_ratio", (A, B), {"data_range": 1.0, "dim": 9},
+    ),
     "torchmetrics betas": ("torchmetrics", MULTI_SCALE, (A, B), {"betas": [0.5]}),
     "torchmetrics normalize": ("torchmetrics", MULTI_SCALE, (A, B), {"normalize": "abs"}),
     "torchmetrics small": ("torchmetrics", MULTI_SCALE, (A, B), {}),
@@ -842,6 +863,7 @@ WRONG = {
     ),
     "skimage shapes": ("skimage.metrics", "structural_similarity", (PAIR[0], PAIR[0][1:]), {}),
     "skimage even window": ("skimage.metrics", "structural_similarity", PAIR, {"win_size": 4}),
+    "skimage no window": ("skimage.metrics", "structural_similarity", PAIR, {"win_size": 0}),
     "skimage large window": ("skimage.metrics", "structural_similarity", PAIR, {"win_size": 11}),
     "skimage constant": ("skimage.metrics", "structural_similarity", PAIR, {"K1": -1}),
     "skimage range": (
@@ -884,6 +906,11 @@ NOT_COVERED = {
         A, B, data_range=1.0, k1=0.0
     ),
     "complex": lambda: piq.ssim(torch.rand(1, 1, 20, 20, 2), torch.rand(1, 1, 20, 20, 2)),
+    "arrays": lambda: torchmetrics.structural_similarity_index_measure(
+        A.numpy(), B.numpy(), data_range=1.0
+    ),
+    "several windows": lambda: kornia.ssim(A, B, (5, 5)),
+    "no size for an axis": lambda: monai.compute_ssim_and_cs(A, B, 2, (5,), (1.5,)),
     "wide": lambda: kornia.MS_SSIMLoss(sigmas=(1.0, 9.0))(A, B),
     "sparse": lambda: fused_ssim.fused_ssim(A.to_sparse(), B.to_sparse()),
 }

@@ -290,6 +290,26 @@ def _no_distribution(name: str) -> str:
     raise importlib.metadata.PackageNotFoundError(name)
 
 
+def test_a_peer_of_a_distribution_of_another_name(
+    peer: ModuleType, patch: Patcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As cupy-cuda12x brings cupyx."""
+    versions = {"fake-peer-cuda": "1.5"}
+
+    def version(name: str) -> str:
+        return versions[name] if name in versions else _no_distribution(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(
+        importlib.metadata, "packages_distributions", lambda: {"fake_peer": [*versions]}
+    )
+    with patch("fake_peer"):
+        assert peer._inner(1) == ("ours", 1)
+    versions["fake-peer-cuda"] = "1.11"
+    with pytest.raises(PatchError, match=r"knows fake-peer>=1\.2,<1\.10, got fake-peer-cuda 1\.11"):
+        patch.install("fake_peer")
+
+
 def test_several_peers_or_none(
     peer: ModuleType, patch: Patcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

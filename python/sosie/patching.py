@@ -233,7 +233,7 @@ class _Peer:
             return
         if missing:
             raise PatchError(f"{name} cannot be patched: {missing[0]} is not installed")
-        _check_version(name, ours.DISTRIBUTION, ours.VERSIONS)
+        _check_version(name, next(iter(roots)), ours.DISTRIBUTION, ours.VERSIONS)
         for seam, attribute in ours.SEAMS.items():
             function = inspect.unwrap(getattr(ours, attribute))  # without a fallback of its own
             self._seams.append(_Seam(name, seam, function, self._calls))
@@ -417,23 +417,32 @@ def _is_importable(module: str) -> bool:
     return module in sys.modules or importlib.util.find_spec(module) is not None
 
 
-def _check_version(peer: str, distribution: str, versions: str) -> None:
-    from importlib import metadata  # which takes longer to import than sosie
-
-    try:
-        version = metadata.version(distribution)
-    except metadata.PackageNotFoundError:
+def _check_version(peer: str, module: str, distribution: str, versions: str) -> None:
+    found = _distribution_of(module, distribution)
+    if found is None:
         raise PatchError(
             f"{peer} cannot be patched: expected {distribution}{versions}, "
             f"got a {peer} without a version"
-        ) from None
+        )
+    name, version = found
     for bound in versions.split(","):
         sign, limit = re.fullmatch(r"(>=|<)(\d+(?:\.\d+)*)", bound.strip()).groups()  # type: ignore[union-attr]
         if not _COMPARISONS[sign](_release(version), _release(limit)):
             raise PatchError(
                 f"{peer} cannot be patched: sosie knows {distribution}{versions}, "
-                f"got {distribution} {version}"
+                f"got {name} {version}"
             )
+
+
+def _distribution_of(module: str, usual: str) -> tuple[str, str] | None:
+    """Name and version of what brought a module: builds for GPUs have names of their own."""
+    from importlib import metadata  # which takes longer to import than sosie
+
+    try:
+        return usual, metadata.version(usual)
+    except metadata.PackageNotFoundError:
+        names = metadata.packages_distributions().get(module, [])
+        return (names[0], metadata.version(names[0])) if names else None
 
 
 def _release(version: str) -> tuple[int, ...]:

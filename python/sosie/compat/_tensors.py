@@ -28,6 +28,8 @@ def check_tensors(*tensors: Tensor, kernel: str = "ssim_forward") -> None:
     """
     first = tensors[0]
     for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise NotCovered(f"sosie computes tensors here, got {type(tensor)}")
         if tensor.dtype not in _FLOATING or tensor.layout != torch.strided:
             raise NotCovered(
                 f"sosie computes dense floating-point tensors here, got {tensor.dtype}, "

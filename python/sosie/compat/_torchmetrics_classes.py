@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metric classes of `sosie.compat.torchmetrics`, for which torchmetrics is imported.
 
-Each is the original's class; only what an update computes is ours. With one exception: similarities
-of single images (``reduction="none"``) are merged over processes that saw unequal numbers of
-batches, where the original does not come back.
+Each is the original's class; only what an update computes is ours. Except that more is merged over
+processes: values of single images (``reduction="none"``) where processes saw unequal numbers of
+batches, and those of `PeakSignalNoiseRatio` where one saw none, for which the original does not
+come back; maps and contrasts (``return_full_image``, ``return_contrast_sensitivity``), which the
+original refuses once they are merged.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ __all__ = [
 class _Mergeable(torchmetrics.Metric):
     """A metric whose list of similarities is gathered as one tensor of each process.
 
-    The original gathers it item by item: processes with fewer items do not come back.
+    The original gathers it item by item: processes with fewer items do not come back. Its maps it
+    gathers as one, and then expects a list.
     """
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
@@ -41,6 +44,8 @@ class _Mergeable(torchmetrics.Metric):
             empty = torch.empty(0, device=self.device)
             states.similarity = [torch.cat([empty, *states.similarity])]
         super()._sync_dist(*args, **kwargs)
+        if isinstance(getattr(self, "image_return", None), Tensor):
+            states.image_return = [states.image_return]
 
 
 class StructuralSimilarityIndexMeasure(_Mergeable, peer.StructuralSimilarityIndexMeasure):
@@ -112,6 +117,13 @@ class PeakSignalNoiseRatio(peer.PeakSignalNoiseRatio):
         else:
             states.sum_squared_error.append(squares)
             states.total.append(count)
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        states: Any = self
+        if isinstance(states.total, list) and not states.total:
+            # Of a process without images the original sends floats, to others' whole numbers.
+            states.total = [torch.empty(0, dtype=torch.int64, device=self.device)]
+        super()._sync_dist(*args, **kwargs)
 
 
 def _add(metric: Any, similarity: Tensor, count: int, *, counts_lists: bool) -> None:

@@ -229,8 +229,8 @@ def _multiscale_ssim_update(
         rectify=normalize or "none",
     )
     if data_range is None or isinstance(data_range, tuple):
-        return _with_range_per_scale(preds, target, spec, len(betas), data_range).to(preds.dtype)
-    return multi_scale(preds, target, spec, data_range).to(preds.dtype)
+        return _with_range_per_scale(preds, target, spec, len(betas), data_range)
+    return multi_scale(preds, target, spec, data_range)
 
 
 def _with_range_per_scale(
@@ -388,6 +388,8 @@ def _psnr_update(
     )
     check_tensors(preds, target, kernel="ssd_forward")
     axes = (dim,) if isinstance(dim, int) else tuple(dim or range(preds.ndim))
+    if any(not -preds.ndim <= axis < preds.ndim for axis in axes):
+        raise IndexError(f"expected dim among the axes of {tuple(preds.shape)}, got {dim}")
     with refused_is_not_covered():
         squares = _squares(preds, target, tuple(axis % preds.ndim for axis in axes))
     count = torch.tensor(target.numel(), device=target.device)

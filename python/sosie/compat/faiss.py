@@ -20,15 +20,13 @@ __all__ = ["METRIC_INNER_PRODUCT", "METRIC_L2", "knn", "pairwise_distances"]
 
 DISTRIBUTION = "faiss-cpu"
 VERSIONS = ">=1.15,<1.16"
-SEAMS = {
-    "faiss:knn": "knn",
-    "faiss.extra_wrappers:knn": "knn",
-    "faiss:pairwise_distances": "pairwise_distances",
-    "faiss.extra_wrappers:pairwise_distances": "pairwise_distances",
-}
+SEAMS = {"faiss:knn": "knn", "faiss.extra_wrappers:knn": "knn"}
 
 #: faiss's numbers for metrics.
 METRIC_INNER_PRODUCT, METRIC_L2 = 0, 1
+
+#: What is not nearer than this is no neighbour there.
+_FARTHEST = np.finfo(np.float32).max
 
 
 @falling_back("faiss")
@@ -57,6 +55,7 @@ def knn(
     distances : array of float32, shape (N, k)
         Squared, ascending.
     indices : array of int64, shape (N, k)
+        -1, with the largest distance there is, where nothing is at a finite distance.
 
     Raises
     ------
@@ -76,6 +75,8 @@ def knn(
     queries, database = _vectors(xq, xb, metric)
     with refused_is_not_covered():
         distances, indices = distance.knn(queries, database, k, "sqeuclidean")
+    missing = ~(distances < _FARTHEST)  # NaN among them
+    distances[missing], indices[missing] = _FARTHEST, -1
     return distances, indices
 
 
@@ -87,6 +88,8 @@ def pairwise_distances(
     metric_arg: float = 0,  # noqa: ARG001
 ) -> NDArray[np.float32]:
     """Squared Euclidean distances of all vectors, as ``faiss.pairwise_distances``.
+
+    It is no faster than faiss; `sosie.patch` leaves it alone.
 
     Parameters and errors are those of `knn`.
 

@@ -464,6 +464,8 @@ def _convention(window_size: int, eps: float, padding: str) -> str:
     name = str(padding).lower()
     if name not in ("same", "valid"):
         raise _error("BaseError")(f"expected padding out of 'same', 'valid', got {padding!r}")
+    if not isinstance(window_size, int):
+        raise NotCovered(f"sosie takes one window_size for all axes, got {window_size!r}")
     spec = "kornia" if name == "same" else "kornia-valid"
     return convention(spec, window_size=window_size, epsilon=eps)
 

@@ -180,6 +180,8 @@ def _convention(
     if kind not in ("gaussian", "uniform"):
         raise NotCovered(f"sosie computes kernel_type 'gaussian' and 'uniform', got {kind!r}")
     sizes, sigmas = tuple(sizes)[:spatial_dims], tuple(sigmas)[:spatial_dims]
+    if {len(sizes), len(sigmas)} != {spatial_dims}:
+        raise NotCovered(f"sosie takes a size and a sigma for each axis, got {sizes}, {sigmas}")
     sigma = sigmas if kind == "gaussian" else 1.0
     return convention("monai", window=kind, window_size=sizes, sigma=sigma, k1=k1, k2=k2)
 

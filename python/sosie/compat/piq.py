@@ -151,7 +151,10 @@ def multi_scale_ssim(
         raise ValueError(f"expected images of at least {least} pixels a side, got {x.shape}")
     spec = _gaussian(kernel_size, kernel_sigma, k1, k2)
     spec = convention(spec, scale_weights=weights)
-    return _reduced(multi_scale(x, y, spec, data_range).to(x.dtype), reduction)
+    dtype = x.dtype
+    if scale_weights is not None:
+        dtype = torch.promote_types(dtype, (scale_weights / 1).dtype)
+    return _reduced(multi_scale(x, y, spec, data_range).to(dtype), reduction)
 
 
 class SSIMLoss(_Loss):

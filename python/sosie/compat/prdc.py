@@ -46,7 +46,8 @@ def compute_prdc(
     Raises
     ------
     ValueError
-        Shapes do not fit, values are not finite, a set has no more than ``nearest_k`` features.
+        Shapes do not fit, values are not real and finite, a set has no more than ``nearest_k``
+        features.
 
     See Also
     --------
@@ -87,5 +88,7 @@ def compute_nearest_neighbour_distances(input_features: ArrayLike, nearest_k: in
 def _features(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Both sets as float32 if they are, else as float64."""
     real, fake = np.asarray(first), np.asarray(second)
+    if "c" in (real.dtype.kind, fake.dtype.kind):
+        raise ValueError(f"expected features of real numbers, got {real.dtype} and {fake.dtype}")
     dtype = np.float32 if real.dtype == fake.dtype == np.float32 else np.float64
     return real.astype(dtype, copy=False), fake.astype(dtype, copy=False)

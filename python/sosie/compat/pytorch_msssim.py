@@ -334,7 +334,7 @@ def _fspecial_gauss_1d(size: int, sigma: float) -> Tensor:
     """Gaussian window in single precision, shape ``(1, 1, size)``."""
     offsets = torch.arange(size, dtype=torch.float32) - size // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma**2))
-    return (weights / weights.sum()).reshape(1, 1, size)
+    return (weights / weights.sum()).reshape(1, 1, -1)
 
 
 def _convention(taps: tuple[tuple[float, ...], ...], K: tuple[float, float] | list[float]) -> str:

@@ -88,6 +88,8 @@ def cdist(
     if out is not None and not _is_result(out, (a.shape[0], b.shape[0])):
         raise NotCovered("sosie writes to a C-contiguous float64 array of the result's shape")
     a, b = a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)
+    if name == "cosine":
+        _check_lengths(a, b, weights)
     with refused_is_not_covered():
         result: NDArray[np.float64] = distances(a, b, name, weights=weights)
     if name == "cosine":
@@ -124,6 +126,18 @@ def _is_result(out: Any, shape: tuple[int, int]) -> bool:
         and out.flags.c_contiguous
         and out.flags.writeable
     )
+
+
+def _check_lengths(
+    a: NDArray[np.float64], b: NDArray[np.float64], weights: NDArray[Any] | None
+) -> None:
+    """Leave vectors to SciPy whose squared length is out of double precision's range."""
+    for vectors in (a, b):
+        weighted = vectors if weights is None else vectors * weights
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            squares = np.einsum("ij,ij->i", weighted, vectors)
+        if np.isinf(squares).any() or (weighted[squares == 0] != 0).any():
+            raise NotCovered("sosie computes no angles of vectors whose squares are 0 or infinite")
 
 
 def _mark_zero_vectors(

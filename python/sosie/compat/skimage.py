@@ -284,7 +284,9 @@ class _Options:
                 raise ValueError(f"expected {name} of at least 0, got {number!r}")
         if gaussian_weights and win_size is not None:
             raise NotCovered("sosie takes no win_size together with gaussian_weights")
-        size = 2 * int(_TRUNCATE * sigma + 0.5) + 1 if gaussian_weights else win_size or 7
+        size = 7 if win_size is None else win_size
+        if gaussian_weights:
+            size = 2 * int(_TRUNCATE * sigma + 0.5) + 1
         shape = list(im1.shape)
         if channel_axis is not None:
             shape.pop(channel_axis)

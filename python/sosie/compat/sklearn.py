@@ -147,8 +147,8 @@ def cosine_distances(X: ArrayLike, Y: ArrayLike | None = None) -> NDArray[Any]:
     least = 10 * np.finfo(a.dtype).eps
     for rows in (a,) if a is b else (a, b):
         norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        if ((norms < least) & (norms > 0)).any():
-            raise NotCovered("sosie leaves no row as it is for being short, as is done there")
+        if (((norms < least) & (norms > 0)) | (norms == np.inf)).any():
+            raise NotCovered("sosie takes no row for one without a direction, as is done there")
     with refused_is_not_covered():
         distances: NDArray[Any] = cdist(a, b, "cosine")
     if a is b:

@@ -79,7 +79,7 @@ def cdist(
     """
     if p != 2 or compute_mode not in _MODES:
         raise NotCovered(f"sosie computes Euclidean distances, got p={p}, mode {compute_mode!r}")
-    _check(x1, x2, kernel="cdist_forward")
+    check_tensors(x1, x2, kernel="cdist_forward")
     return _computed(lambda: distance.cdist(x1, x2), x1)
 
 
@@ -120,7 +120,7 @@ def pairwise_distance(
     """
     if p != 2:
         raise NotCovered(f"sosie computes Euclidean distances, got p={p}")
-    _check(x1, x2, kernel="euclidean_forward")
+    check_tensors(x1, x2, kernel="euclidean_forward")
 
     def compute() -> Any:
         if eps == 0:
@@ -163,7 +163,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     >>> cosine_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([0.6000])
     """
-    _check(x1, x2, kernel="cosine_forward")
+    check_tensors(x1, x2, kernel="cosine_forward")
     return _computed(lambda: paired.cosine_similarity(x1, x2, axis=dim, eps=eps), x1)
 
 
@@ -210,7 +210,7 @@ def mse_loss(
     if size_average is not None or reduce is not None or reduction not in ("mean", "sum"):
         raise NotCovered(f"sosie computes the reductions 'mean' and 'sum', got {reduction!r}")
     tensors = (input, target) if weight is None else (input, target, weight)
-    _check(*tensors, kernel="ssd_forward")
+    check_tensors(*tensors, kernel="ssd_forward")
     if any(tensor.shape != input.shape for tensor in tensors) or input.ndim == 0:
         raise NotCovered("sosie computes tensors of equal shapes with at least one axis here")
 
@@ -219,13 +219,6 @@ def mse_loss(
         return total / weights if reduction == "mean" else total
 
     return _computed(compute, input)
-
-
-def _check(*tensors: Tensor, kernel: str) -> None:
-    for tensor in tensors:
-        if not isinstance(tensor, Tensor):
-            raise NotCovered(f"sosie computes tensors here, got {type(tensor)}")
-    check_tensors(*tensors, kernel=kernel)
 
 
 def _computed(compute: Callable[[], Any], like: Tensor) -> Tensor:
