@@ -295,6 +295,49 @@ def test_strides_beyond_32_bits(call: Callable[..., Any], dtype: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def _beginning_at(values: Any, element: int) -> Any:
+    """A copy that begins so many elements behind a multiple of 16 bytes."""
+    memory = np.zeros(values.size + 32, values.dtype)
+    first = -(memory.ctypes.data // values.itemsize) % (16 // values.itemsize) + element
+    copy = memory[first : first + values.size].reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+@needs_emulator
+@pytest.mark.parametrize("element", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+def test_arrays_that_begin_anywhere(dtype: str, element: int) -> None:
+    """Where packs of elements cannot be read, which the emulator would say, single ones are."""
+    generator = np.random.default_rng(0)
+    pair = [generator.integers(0, 9, (2, 3, 16, 32)).astype(dtype) for _ in range(2)]
+    weight = pair[1].astype(np.float32)
+
+    def results(x: Any, y: Any, w: Any) -> list[Any]:
+        rows = x[0, 0], y[0, 0]
+        value = cuda.euclidean_forward(*rows, 1)
+        found = [
+            cuda.ssd_forward(x, y, w),
+            *cuda.ssd_backward(x, y, w, np.ones((1, 2)), need_y=True, need_weight=True),
+            value,
+            *cuda.euclidean_backward(*rows, value, np.ones_like(value), 1),
+            cuda.cdist_forward(*rows, "euclidean"),
+        ]
+        if dtype != "uint8":
+            gates = _beginning_at(np.tile(x, (1, 4, 1, 1)), element)
+            hidden, cell = np.empty_like(x), w.astype("f8" if dtype == "float64" else "f4")
+            cuda.lstm_forward(gates, None, cell, None, None, hidden, cell)
+            found += [hidden, cell]
+        return found
+
+    with emulated():
+        expected = results(*(_beginning_at(a, 0) for a in (*pair, weight)))
+        found = results(*(_beginning_at(a, element) for a in (*pair, weight)))
+    for one, other in zip(found, expected, strict=True):
+        if other is not None:  # sums are added in another order
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 # --- Who launches ---------------------------------------------------------------------------------
 
 
