@@ -141,6 +141,7 @@ def test_contenders_agree_with_each_other() -> None:
     """Those that can be called here, who would be left out of the table otherwise."""
     pytest.importorskip("pytorch_msssim")
     called = set()
+    torch.manual_seed(0)
     for case in small_cases():
         inputs = case.inputs(1, device="cpu")
         expected = None
