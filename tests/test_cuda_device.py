@@ -298,6 +298,23 @@ def test_channels_last(name: str, dtype: Any) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("loss", [L1SSIMLoss, MSSSIMLoss])
+def test_losses_under_autocast(loss: Any) -> None:
+    """A model's output in half precision meets float32, as in training."""
+    x, y = pair(0, "cuda")
+    narrow = x.bfloat16().requires_grad_()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        value = loss(data_range=1.0)(narrow, y)
+    value.backward()
+    wide = narrow.detach().float().requires_grad_()
+    expected = loss(data_range=1.0)(wide, y)
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    # Computed in the wider dtype, and rounded once.
+    torch.testing.assert_close(narrow.grad, wide.grad.bfloat16(), rtol=2.0**-8, atol=0.0)
+
+
+@pytest.mark.gpu
 @pytest.mark.usefixtures("exact")
 @every_call
 def test_compiled_at_run_time(name: str) -> None:

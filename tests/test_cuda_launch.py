@@ -7,6 +7,7 @@ The launcher is replaced at its one place, and CuPy by a few lines, so no device
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -253,6 +254,90 @@ def test_a_grid_has_fewer_than_2_31_blocks() -> None:
     assert not hasattr(recorder, "calls")
 
 
+def _far_apart(values: Any) -> Any:
+    """The same numbers in rows 2^30 bytes apart: of such memory there is what was touched."""
+    rows, columns = values.shape[-2:]
+    apart, noreserve = 2**30, 0x4000
+    memory = mmap.mmap(-1, rows * apart, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | noreserve)
+    flat = np.frombuffer(memory, values.dtype)
+    far = np.lib.stride_tricks.as_strided(
+        flat, (rows, columns), (apart, values.itemsize), writeable=True
+    )
+    far[...] = values.reshape(rows, columns)
+    return far[(None,) * (values.ndim - 2)]
+
+
+@needs_emulator
+@pytest.mark.skipif(sys.platform != "linux", reason="reserves memory as Linux does")
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, y, p: cuda.ssim_forward(x, y, p)[0],
+        lambda x, y, p: cuda.ssim_forward(x, y, p, mask=np.ones((1, 1, 1, 1), bool))[0],
+        lambda x, y, p: cuda.ssim_backward(x, y, p, np.ones((1, 1)))[0],
+        lambda x, *_: cuda.downsample_forward(x, 2, ((0, 0), (0, 0)), "zero"),
+        lambda x, y, _: cuda.ssd_forward(x, y),
+        lambda x, y, _: cuda.euclidean_forward(x[0, 0], y[0, 0], 1),
+        lambda x, y, _: cuda.euclidean_forward(x[0, 0], y[0, 0], 0),
+        lambda x, y, _: cuda.cdist_forward(x[0, 0], y[0, 0], "euclidean"),
+        lambda x, y, _: cuda.knn_forward(x[0, 0], y[0, 0], 3, "cosine")[1],
+    ],
+)  # fmt: skip
+def test_strides_beyond_32_bits(call: Callable[..., Any], dtype: str) -> None:
+    generator = np.random.default_rng(0)
+    x, y = (generator.integers(0, 256, (1, 1, 18, 20)).astype(dtype) for _ in range(2))
+    parameters = sosie.ssim_spec("wang2004").resolve((18, 20), 255.0)
+    with emulated():
+        expected = call(x, y, parameters)
+        found = call(_far_apart(x), _far_apart(y), parameters)
+    # Rows that do not follow each other are not merged: sums are added in another order.
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def _beginning_at(values: Any, element: int) -> Any:
+    """A copy that begins so many elements behind a multiple of 16 bytes."""
+    memory = np.zeros(values.size + 32, values.dtype)
+    first = -(memory.ctypes.data // values.itemsize) % (16 // values.itemsize) + element
+    copy = memory[first : first + values.size].reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+@needs_emulator
+@pytest.mark.parametrize("element", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+def test_arrays_that_begin_anywhere(dtype: str, element: int) -> None:
+    """Where packs of elements cannot be read, which the emulator would say, single ones are."""
+    generator = np.random.default_rng(0)
+    pair = [generator.integers(0, 9, (2, 3, 16, 32)).astype(dtype) for _ in range(2)]
+    weight = pair[1].astype(np.float32)
+
+    def results(x: Any, y: Any, w: Any) -> list[Any]:
+        rows = x[0, 0], y[0, 0]
+        value = cuda.euclidean_forward(*rows, 1)
+        found = [
+            cuda.ssd_forward(x, y, w),
+            *cuda.ssd_backward(x, y, w, np.ones((1, 2)), need_y=True, need_weight=True),
+            value,
+            *cuda.euclidean_backward(*rows, value, np.ones_like(value), 1),
+            cuda.cdist_forward(*rows, "euclidean"),
+        ]
+        if dtype != "uint8":
+            gates = _beginning_at(np.tile(x, (1, 4, 1, 1)), element)
+            hidden, cell = np.empty_like(x), w.astype("f8" if dtype == "float64" else "f4")
+            cuda.lstm_forward(gates, None, cell, None, None, hidden, cell)
+            found += [hidden, cell]
+        return found
+
+    with emulated():
+        expected = results(*(_beginning_at(a, 0) for a in (*pair, weight)))
+        found = results(*(_beginning_at(a, element) for a in (*pair, weight)))
+    for one, other in zip(found, expected, strict=True):
+        if other is not None:  # sums are added in another order
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 # --- Who launches ---------------------------------------------------------------------------------
 
 
@@ -360,6 +445,89 @@ def test_without_a_device_a_launch_fails_with_a_sentence() -> None:
     kernel, parameters = "ssd_forward<float, false>", bytes(_Forward())
     with pytest.raises(RuntimeError, match="CUDA could not run anything on device 0: no"):
         _cuda.launch(kernel, (1, 1, 1), (256, 1, 1), 0, parameters, 0, 0, 0, 0)
+
+
+# --- CuPy -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launched_by_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
+    """The launcher that uses CuPy, on the parts of it that it uses; and what is done to them."""
+    done: list[Any] = []
+
+    class Function:
+        shared_size_bytes = 272
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            done.append((name, value))
+
+        def __call__(self, grid: Any, block: Any, arguments: Any, *, shared_mem: int) -> None:
+            (struct,) = arguments
+            done.append(("launch", grid, block, bytes(struct), shared_mem))
+
+    class Module:
+        def __init__(self, code: str, options: Any, name_expressions: Any) -> None:
+            assert "__global__" in code
+            assert options == ("-std=c++17",)
+            done.append(("compile", *name_expressions))
+
+        def get_function(self, name: str) -> Any:
+            done.append(("get", name))
+            return Function()
+
+    @contextmanager
+    def entered(what: str, value: Any) -> Iterator[None]:
+        done.append((what, value))
+        yield
+
+    class Device:
+        def __init__(self, number: int) -> None:
+            self.number = number
+            self.attributes = {"MaxSharedMemoryPerBlockOptin": 100 << 10, "MultiProcessorCount": 8}
+            self.scope = entered("device", number)
+
+        def __enter__(self) -> None:
+            self.scope.__enter__()
+
+        def __exit__(self, *why: object) -> None:
+            self.scope.__exit__(*why)
+
+    module: Any = types.ModuleType("cupy")
+    module.RawModule = Module
+    module.cuda = types.SimpleNamespace(
+        Device=Device, Stream=type("Stream", (), {}),
+        ExternalStream=lambda address: entered("stream", address),
+        runtime=types.SimpleNamespace(
+            memsetAsync=lambda *arguments: done.append(("clear", *arguments))
+        ),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.delitem(sys.modules, "sosie.backends.cupy", raising=False)
+    from sosie.backends import cupy as by_cupy
+
+    yield by_cupy, done
+    del sys.modules["sosie.backends.cupy"]
+
+
+def test_cupy_compiles_once_and_launches_where_it_is_told(launched_by_cupy: Any) -> None:
+    by_cupy, done = launched_by_cupy
+    kernel, name = "ssd_forward<half, true>", "sosie::ssd_forward<sosie::half, true>"
+    for stream in (5, 6):
+        by_cupy.launch(kernel, (3, 1, 1), (256, 1, 1), 0, b"abc", 1, stream, 4096, 8)
+    launch = ("launch", (3, 1, 1), (256, 1, 1), b"abc", 0)
+    assert done == [
+        ("device", 1), ("stream", 5), ("compile", name), ("get", name), ("clear", 4096, 0, 8, 5),
+        launch,
+        ("device", 1), ("stream", 6), ("clear", 4096, 0, 8, 6), launch,
+    ]  # fmt: skip
+    done.clear()
+    by_cupy.launch(kernel, (1, 1, 1), (32, 1, 1), 90 << 10, b"", 0, 0, 0, 0)  # another device
+    # As much as the kernel's own variables leave, for whoever else launches it meanwhile.
+    assert done[-2:] == [
+        ("max_dynamic_shared_size_bytes", (100 << 10) - 272),
+        ("launch", (1, 1, 1), (32, 1, 1), b"", 90 << 10),
+    ]
+    assert ("compile", name) in done
 
 
 # --- Sources for CuPy -----------------------------------------------------------------------------

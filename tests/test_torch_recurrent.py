@@ -490,6 +490,78 @@ def test_options_of_the_composite() -> None:
     assert 0.1 < kept.mean() < 0.4  # of 180 numbers
 
 
+def by_hand(cell: Any, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """States after all steps of a cell of 3 x 3 taps, option by option."""
+    functional = torch.nn.functional
+
+    def around(image: Tensor) -> Tensor:
+        mode = "constant" if cell.padding_mode == "zeros" else cell.padding_mode
+        return functional.pad(image, (1, 1, 1, 1), mode=mode)
+
+    def normalised(a: Tensor, norm: Any) -> Tensor:
+        if isinstance(norm, torch.nn.Identity):
+            return a
+        parts = a.unflatten(1, (norm.num_groups, -1)).flatten(2)
+        spread = (parts.var(2, unbiased=False, keepdim=True) + norm.eps).sqrt()
+        parts = (parts - parts.mean(2, keepdim=True)) / spread
+        return parts.reshape(a.shape) * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+    def gate(a: Tensor) -> Tensor:
+        return (a / 6 + 0.5).clamp(0, 1) if "hard" in cell.recurrent_activation else a.sigmoid()
+
+    def value(a: Tensor) -> Tensor:
+        return a.clamp(-1, 1) if "hard" in cell.activation else a.tanh()
+
+    keep_h, keep_c = cell.zoneout
+    of_gates, of_n = cell.norm_gates, getattr(cell, "norm_candidate", None)
+    for image in x:
+        a = functional.conv2d(around(image), cell.weight_ih, cell.bias)
+        if isinstance(cell, ConvLSTMCell):
+            a = a + functional.conv2d(around(h), cell.weight_hh)
+            i, f, g, o = normalised(a, of_gates).chunk(4, 1)
+            new_c = gate(f) * c + gate(i) * value(g)
+            new_h = gate(o) * value(new_c)
+            c = (1 - keep_c) * new_c + keep_c * c
+        else:
+            channels = h.shape[1]
+            u = functional.conv2d(around(h), cell.weight_hh[: 2 * channels])
+            r, z = gate(normalised(a[:, : 2 * channels] + u, of_gates)).chunk(2, 1)
+            u = functional.conv2d(around(r * h), cell.weight_hh[2 * channels :], cell.bias_hh)
+            n = value(normalised(a[:, 2 * channels :] + u, of_n))
+            new_h = (1 - z) * n + z * h
+        h = (1 - keep_h) * new_h + keep_h * h
+    return h, c
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    **{mode: {"padding_mode": mode} for mode in ("reflect", "replicate", "circular")},
+    "layer norm": {"norm": "layer"},
+    "group norm": {"norm": "group", "norm_groups": 3},
+    "hard": {"activation": "hard_tanh", "recurrent_activation": "hard_sigmoid"},
+    "zoneout": {"zoneout": (0.25, 0.1)},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("kind", [ConvLSTM, ConvGRU])
+def test_options_over_steps(kind: Any, name: str) -> None:
+    """States of three steps from a state, and the gradients of everything."""
+    options = dict(OPTIONS[name])
+    if name == "zoneout" and kind is ConvGRU:
+        options["zoneout"] = 0.25
+    layer = randomised(kind(2, 3, dtype=torch.float64, **options)).eval()
+    x, h, c = (noise(*shape, grad=True) for shape in ((3, 2, 2, 6, 5), *[(2, 3, 6, 5)] * 2))
+    state = (h[None], c[None]) if kind is ConvLSTM else h[None]
+    last = layer(x, state)[1]
+    found = tuple(part[0] for part in last) if kind is ConvLSTM else (last[0],)
+    expected = by_hand(layer.cells[0], x, h, c)[: len(found)]
+    assert_all_close(found, expected, 1e-12)
+    leaves = [x, h, *([c] if kind is ConvLSTM else []), *layer.parameters()]
+    for one, other in zip(gradients(found, leaves), gradients(expected, leaves), strict=True):
+        # That of a bias before a norm is 0 but for rounding.
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_dropout_lies_between_layers() -> None:
     layer = randomised(ConvGRU(2, 3, num_layers=2, dropout=1.0, dtype=torch.float64))
     x = noise(3, 2, 2, 6, 5)

@@ -5,8 +5,9 @@
     python -m benchmarks.gpu --predict              counts and predicted times, without a device
 
 Needs nvcc, torch, CuPy, pytest; no network. Steps: the module is built for this device, tests
-marked ``gpu`` run, then small cases under compute-sanitizer, then everything is timed beside its
-peers. What there was no time for, and who gave another value, is listed.
+marked ``gpu`` run, and beside them small cases under compute-sanitizer, then everything is timed
+beside its peers, those last that are compiled first. What there was no time for, and who gave
+another value, is listed. Results are written as they come.
 """
 
 from __future__ import annotations
@@ -18,73 +19,19 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import cases, distance, recurrent
+from benchmarks.gpu import cases, distance, recurrent, steps
 from benchmarks.gpu.costs import prediction
+from benchmarks.gpu.measure import copies_past_caches, device_record, peaks, timing
+from benchmarks.gpu.steps import Run
 from benchmarks.tables import Table
 
-ROOT = Path(__file__).parents[2]
-
-#: What compute-sanitizer watches: every kernel once, on arrays of a few blocks.
-_SMALL = """
-import torch, sosie, sosie.nn
-x, y = (torch.rand(2, 3, 70, 90, device="cuda", requires_grad=True) for _ in range(2))
-w = torch.rand(2, 1, 70, 90, device="cuda", requires_grad=True)
-(sosie.weighted_ssd(x, y, w, reduction="mean") - sosie.ssim(x, y, data_range=1.0)).backward()
-sosie.ms_ssim(x[:, :, :, :].repeat(1, 1, 3, 2), y.repeat(1, 1, 3, 2), data_range=1.0).backward()
-for layer in (
-    sosie.nn.ConvLSTM(3, 6, peephole="channel", device="cuda"),
-    sosie.nn.ConvGRU(3, 8, device="cuda"),
-    sosie.nn.ConvGRU(3, 8, linear_before_reset=True, device="cuda"),
-):
-    layer(torch.rand(2, 1, 3, 19, 23, device="cuda"))[0].sum().backward()
-a, b = (torch.rand(n, 40, device="cuda", requires_grad=True) for n in (300, 500))
-for metric in ("euclidean", "cosine"):
-    (sosie.cdist(a, b, metric).sum() + sosie.knn(a, b, 20, metric).distances.sum()).backward()
-    sosie.cdist(a[:, :9], b[:, :9], metric)
-(sosie.euclidean_distance(a, b[:1]) + sosie.cosine_similarity(a, a + 1)).sum().backward()
-torch.cuda.synchronize()
-"""
+CASES = (*cases.CASES, *distance.CASES, *recurrent.CASES)
 
 
-class Run:
-    """One run: how much time is left, what was skipped, what was found."""
-
-    def __init__(self, minutes: float) -> None:
-        self.end = time.monotonic() + 60 * minutes
-        self.skipped: list[str] = []
-        self.failed: list[str] = []
-        self.results: dict[str, Any] = {}
-
-    def left(self) -> float:
-        """Seconds."""
-        return self.end - time.monotonic()
-
-    def command(self, what: str, limit: float, *words: str) -> bool:
-        """Run a program for at most so many seconds; whether it succeeded."""
-        limit = min(limit, self.left())
-        if limit < 5:
-            self.skipped.append(f"{what}: no time left")
-            return False
-        print(f"{what} ...", flush=True)
-        try:
-            done = subprocess.run(
-                words, cwd=ROOT, timeout=limit, capture_output=True, text=True, check=False
-            )
-        except subprocess.TimeoutExpired:
-            self.failed.append(f"{what}: not done after {limit:.0f} s")
-            return False
-        print(done.stdout[-2000:] + (done.stderr[-2000:] if done.returncode else ""), flush=True)
-        self.results[what] = {"status": done.returncode, "output": done.stdout[-2000:]}
-        if done.returncode:
-            self.failed.append(f"{what}: exit status {done.returncode}")
-        return done.returncode == 0
-
-
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
@@ -96,35 +43,27 @@ def main() -> int:
     parser.add_argument("--no-build", action="store_true", help="measure what is installed")
     parser.add_argument("--no-tests", action="store_true", help="measure only")
     parser.add_argument("--predict", action="store_true", help="print counts; needs no device")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.predict:
         for table in (prediction(), distance.predicted_cases()):
             print(table.markdown())
         return 0
     if given.out is None:
         parser.error("expected --out DIR or --predict")
-    run = Run(given.minutes)
     driver = _driver()
     if driver is None:
         print("no CUDA device was found: nvidia-smi is missing or fails", file=sys.stderr)
         return 1
+    run = Run(given.minutes)
     if not given.no_build:
-        run.command(
-            "build", 240, sys.executable, "-m", "pip", "install", "--no-deps",
-            "--no-build-isolation", "--no-index", "-C", "build-dir=build/gpu",
-            "-C", "cmake.define.SOSIE_CUDA=ON",
-            "-C", "cmake.define.SOSIE_CUDA_ARCHITECTURES=native", ".",
-        )  # fmt: skip
+        steps.build(run)
     if not given.no_tests:
-        run.command("tests", 180, sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests")
-        _sanitize(run)
-    table = _measure(run, driver)
-    given.out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([table.markdown(), *_notes(run)])
-    print(text)
-    (given.out / "gpu.md").write_text(text, encoding="utf-8")
-    run.results |= {"skipped": run.skipped, "failed": run.failed}
-    (given.out / "gpu.json").write_text(json.dumps(run.results, indent=2), encoding="utf-8")
+        steps.check(run)
+    measurement = Measurement(run, driver, given.out)
+    for compiled in (False, True):
+        for case in CASES:
+            measurement.time(case, compiled)
+    print(measurement.text())
     return 1 if run.failed else 0
 
 
@@ -136,93 +75,126 @@ def _driver() -> str | None:
     return found.stdout.split("\n")[0].strip() if found.returncode == 0 else None
 
 
-def _sanitize(run: Run) -> None:
-    if shutil.which("compute-sanitizer") is None:
-        run.skipped.append("compute-sanitizer: not installed")
-        return
-    for tool in ("memcheck", "racecheck"):
-        run.command(
-            f"compute-sanitizer {tool}", 60, "compute-sanitizer", "--tool", tool,
-            "--error-exitcode", "9", sys.executable, "-c", _SMALL,
-        )  # fmt: skip
+class Measurement:
+    """Times of all cases, in a folder as they come."""
 
+    def __init__(self, run: Run, driver: str, folder: Path) -> None:
+        self._run, self._folder = run, folder
+        self._device, self._peaks = device_record(driver), peaks()
+        self._expected: dict[str, float] = {}
+        self._seconds: dict[str, dict[str, Any]] = {}
+        run.results |= {
+            "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
+            "device": dataclasses.asdict(self._device),
+            "peaks": dataclasses.asdict(self._peaks),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write()
 
-def _measure(run: Run, driver: str) -> Table:
-    """Time every case as long as there is time."""
-    from benchmarks.gpu.measure import device_record, peaks
+    def time(self, case: Any, compiled: bool) -> None:
+        """Time everyone who does the case, compiled first or not, and whose value is sosie's."""
+        import torch
 
-    device, best = device_record(driver), peaks()
-    run.results |= {
-        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
-        "device": dataclasses.asdict(device),
-        "peaks": dataclasses.asdict(best),
-        "cases": [],
-    }
-    table = Table(
-        f"{device.name}, driver {driver}, {run.results['date']}",
-        ("case", "who", "microseconds", "ps per element", "GB/s", "of copy", "sosie is faster by"),
-        notes=[
-            f"measured in this run: copy {best.copy / 1e9:.0f} GB/s, "
-            f"{best.fma / 1e12:.1f}e12 multiply-adds/s (float32)",
-            ", ".join(f"{name} {version}" for name, version in device.versions.items()),
-        ],
-        numbers=False,
-    )
-    for case in (*cases.CASES, *distance.CASES, *recurrent.CASES):
-        if run.left() < 20:
-            run.skipped.append(f"{case.name}: no time left")
-            continue
-        ours: float | None = None
-        for who, seconds in _times(run, case).items():
-            ours = seconds if who == "sosie" else ours
-            rate = case.bytes * case.elements / seconds
-            run.results["cases"].append({"case": case.name, "who": who, "seconds": seconds})
-            table.rows.append((
-                case.name, who, f"{1e6 * seconds:.1f}", f"{1e12 * seconds / case.elements:.2f}",
-                f"{rate / 1e9:.0f}", f"{100 * rate / best.copy:.0f} %",
-                "" if ours is None or who == "sosie" else f"{seconds / ours:.2f}",
-            ))  # fmt: skip
-    return table
+        run = self._run
+        torch.manual_seed(0)
+        contenders = {
+            who: function
+            for who, function in case.contenders().items()
+            if ("compile" in who) == compiled
+        }
+        if not contenders or (compiled and case.name not in self._expected):
+            return
+        # What is compiled takes as long as that before it is timed.
+        if run.left() < (45 if compiled else 15):
+            run.skipped.append(f"{', '.join(contenders)}, {case.name}: no time left")
+            return
+        if 3 * case.bytes_of_input > torch.cuda.mem_get_info()[0]:
+            run.skipped.append(f"{case.name}: not enough device memory")
+            return
+        inputs = case.inputs(copies_past_caches(case.bytes_of_input))
+        for who, function in contenders.items():
+            self._time_one(case, who, function, inputs)
+        del inputs
+        torch.cuda.empty_cache()
+        self._write()
 
-
-def _times(run: Run, case: Any) -> dict[str, float]:
-    """Seconds per call of everyone who does the case, and whose value is sosie's."""
-    import torch
-
-    from benchmarks.gpu.measure import copies_past_caches, seconds_per_call
-
-    if 3 * case.bytes_of_input > torch.cuda.mem_get_info()[0]:
-        run.skipped.append(f"{case.name}: not enough device memory")
-        return {}
-    inputs = case.inputs(copies_past_caches(case.bytes_of_input))
-    found: dict[str, float] = {}
-    expected: float | None = None
-    for who, function in case.contenders().items():
+    def _time_one(self, case: Any, who: str, function: Any, inputs: Any) -> None:
+        run, is_ours = self._run, who == "sosie"
         if run.left() < 10:
             run.skipped.append(f"{who}, {case.name}: no time left")
-            continue
+            return
+        if not is_ours and case.name not in self._expected:
+            return  # ours failed
         try:
             value = float(function(inputs[0]).detach().double().abs().mean())
-            if expected is None:
-                expected = value
-            elif abs(value - expected) > case.tolerance * max(expected, 1e-3):
+            expected = self._expected.setdefault(case.name, value)
+            if not abs(value - expected) <= case.tolerance * max(expected, 1e-3):
                 run.skipped.append(f"{who}, {case.name}: another value, {value} not {expected}")
-                continue
-            found[who] = seconds_per_call(case.timed(function), inputs)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            report = run.failed if who == "sosie" else run.skipped
-            report.append(f"{who}, {case.name}: {str(error).splitlines()[0]}")
-            if who == "sosie":
-                break
-    return found
+                return
+            found = timing(case.timed(function), inputs)
+        except Exception as error:  # a peer's may be any
+            report = run.failed if is_ours else run.skipped
+            lines = str(error).splitlines() or [""]
+            report.append(f"{who}, {case.name}: {type(error).__name__}: {lines[0]}")
+            return
+        self._seconds.setdefault(case.name, {})[who] = found
 
+    def table(self) -> Table:
+        """Everything so far."""
+        device, best = self._device, self._peaks
+        table = Table(
+            f"{device.name}, driver {device.driver}, {self._run.results['date']}",
+            ("case", "who", "microseconds", "of the host", "ps per element", "GB/s", "of copy",
+             "Gop/s", "of multiply-adds", "sosie is faster by"),
+            notes=[
+                f"measured in this run: copy {best.copy / 1e9:.0f} GB/s, "
+                f"{best.fma / 1e12:.1f}e12 multiply-adds/s (float32)",
+                "GB/s and Gop/s: least bytes and operations of the task (a multiply-add is one) "
+                "over the time; matrix units may do more than multiply-adds at their peak",
+                ", ".join(f"{name} {version}" for name, version in device.versions.items()),
+            ],
+            numbers=False,
+        )  # fmt: skip
+        for row in self.rows():
+            table.rows.append((
+                row["case"], row["who"], f"{1e6 * row['seconds']:.1f}",
+                f"{1e6 * row['host_seconds']:.0f}", f"{1e12 * row['seconds_per_element']:.2f}",
+                f"{row['bytes_per_second'] / 1e9:.0f}",
+                f"{100 * row['bytes_per_second'] / best.copy:.0f} %",
+                f"{row['operations_per_second'] / 1e9:.0f}",
+                f"{100 * row['operations_per_second'] / best.fma:.0f} %",
+                "" if row["who"] == "sosie" else f"{row['ratio']:.2f}",
+            ))  # fmt: skip
+        return table
 
-def _notes(run: Run) -> list[str]:
-    lines = []
-    for title, items in (("Failed", run.failed), ("Skipped", run.skipped)):
-        if items:
-            lines += [f"### {title}", "", *(f"- {item}" for item in items), ""]
-    return lines
+    def rows(self) -> list[dict[str, Any]]:
+        """Everything so far, as plain data."""
+        rows = []
+        for case in CASES:
+            timings = self._seconds.get(case.name, {})
+            for who, found in timings.items():
+                rate = case.elements / found.device
+                rows.append({
+                    "case": case.name, "who": who, "seconds": found.device,
+                    "host_seconds": found.host, "seconds_per_element": 1.0 / rate,
+                    "bytes_per_second": rate * case.bytes,
+                    "operations_per_second": rate * case.operations,
+                    "ratio": found.device / timings["sosie"].device,
+                })  # fmt: skip
+        return rows
+
+    def text(self) -> str:
+        """The table, and what failed or was skipped."""
+        lines = [self.table().markdown()]
+        for title, items in (("Failed", self._run.failed), ("Skipped", self._run.skipped)):
+            if items:
+                lines += [f"### {title}", "", *(f"- {item}" for item in items), ""]
+        return "\n".join(lines)
+
+    def _write(self) -> None:
+        results = self._run.results | {"cases": self.rows()}
+        (self._folder / "gpu.md").write_text(self.text(), encoding="utf-8")
+        (self._folder / "gpu.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

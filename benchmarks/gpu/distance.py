@@ -60,6 +60,20 @@ class DistanceCase(PairCase):
         return sets + results * (3 if self.gradient else 1)
 
     @property
+    def operations(self) -> float:
+        """Least float32 instructions per pair: differences where they are taken, or a product."""
+        if self.task == "paired":
+            return 5 if self.gradient else 2
+        dims = self.dims * (2 if self.dims <= 32 else 1)
+        return dims + 2 + (2 * self.dims if self.gradient else 0)
+
+    @property
+    def tolerance(self) -> float:
+        """Relative, of values. The product that torch and faiss take costs near pairs digits: of a
+        squared distance d^2 some 2^-22 |a|^2, where in 3 dimensions |a|^2 / d^2 is 10^4."""
+        return 1e-2 if self.task == "knn" and self.dims <= 32 else super().tolerance
+
+    @property
     def name(self) -> str:
         """For tables."""
         sizes = (self.rows, self.dims) if self.task == "paired" else (

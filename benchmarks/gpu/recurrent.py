@@ -46,6 +46,11 @@ class GateCase:
         return n * c * h * w
 
     @property
+    def operations(self) -> float:
+        """Least float32 instructions per number of the state: five activations of 25, or one."""
+        return 55 if self.gradient else 136
+
+    @property
     def name(self) -> str:
         """For tables."""
         size = "x".join(map(str, self.shape))
@@ -161,6 +166,13 @@ class LayerCase:
         return case.batch * case.steps * case.channels * case.size**2
 
     @property
+    def operations(self) -> float:
+        """Multiply-adds of the convolutions per number of the states."""
+        case = self.case
+        taps = 4 * 3**2 * (case.in_channels + case.channels * (case.steps - 1) / case.steps)
+        return taps * (3 if case.gradient else 1)
+
+    @property
     def name(self) -> str:
         """For tables."""
         return self.case.title
@@ -204,6 +216,8 @@ class LayerCase:
                 call, leaves = contender.build(module, self.case, tensors)
                 for leaf in leaves:
                     leaf.requires_grad_(self.case.gradient)
+                if compiled or contender.compiled:
+                    importlib.import_module("torch").compiler.reset()  # as for other cases
                 if compiled:
                     call = importlib.import_module("torch").compile(call, dynamic=False)
                 built.extend((call, leaves))

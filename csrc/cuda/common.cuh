@@ -176,10 +176,16 @@ struct alignas(sizeof(T) * N) Pack {
 
 template <class T, int N>
 __device__ __forceinline__ Pack<T, N> load_pack(const T* address) {
+#ifndef __CUDACC__
+    if (!simt::is_aligned(address, sizeof(Pack<T, N>))) return {};
+#endif
     return *reinterpret_cast<const Pack<T, N>*>(address);
 }
 template <class T, int N>
 __device__ __forceinline__ void store_pack(T* address, const Pack<T, N>& pack) {
+#ifndef __CUDACC__
+    if (!simt::is_aligned(address, sizeof(Pack<T, N>))) return;
+#endif
     *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 

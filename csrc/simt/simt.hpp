@@ -6,10 +6,10 @@
 // it runs. Fibers change only at barriers and in warp operations, in one of two orders. Three
 // builds of the same program find three kinds of mistakes:
 //
-// - plain: wrong values; threads of a block that wait at different barriers, or that left before
-// one
-//   (barrier divergence); warp operations that not all lanes of the mask reach; memory that is read
-//   before it is written, as shared memory starts as NaN;
+// - plain: wrong values; packs of elements at addresses that no device reads or writes at once;
+//   threads of a block that wait at different barriers, or that left before one (barrier
+//   divergence); warp operations that not all lanes of the mask reach; memory that is read before
+//   it is written, as shared memory starts as NaN;
 // - with the thread sanitizer: races. A fiber is a thread to it, and a switch between fibers orders
 //   nothing: only barriers, `__syncwarp` and the acquire-release of tickets do. So a missing
 //   barrier is reported even where this run's order gave the right values. Shuffles order no
@@ -631,6 +631,15 @@ T& shared_memory() {
     static_assert(std::is_trivially_default_constructible_v<T>);
     return *reinterpret_cast<T*>(
         detail::static_shared(&detail::kTypeTag<T>, sizeof(T), alignof(T)));
+}
+
+// Whether an instruction can read or write so many bytes at an address; a fault if not.
+SIMT_INTERNAL inline bool is_aligned(const void* address, size_t bytes) {
+    const bool fits = reinterpret_cast<uintptr_t>(address) % bytes == 0;
+    if (!fits)
+        detail::record_fault(*detail::t_block, "an access of " + std::to_string(bytes) +
+                                                   " bytes to an address that they do not divide");
+    return fits;
 }
 
 // The memory that the launch gives to each block, as `extern __shared__` would be.

@@ -16,7 +16,7 @@
 
 namespace {
 
-enum Fault { kNone, kBarrier, kReduction, kEarlyReturn, kHalo, kUnwritten, kBlocks, kWarp };
+enum Fault { kNone, kBarrier, kReduction, kEarlyReturn, kHalo, kUnwritten, kBlocks, kWarp, kPack };
 
 constexpr int kTile = 16, kRadius = 2, kSide = kTile + 2 * kRadius;
 
@@ -56,6 +56,7 @@ __global__ void blur(const Call call) {
     for (int k = 0; k <= 2 * kRadius; ++k) sum += shared.rows[ty + k][tx];
     const bool skipped = F == kUnwritten && left + tx == call.width - 1;
     if (inside && !skipped) call.y[(top + ty) * call.width + left + tx] = sum;
+    if (F == kPack && inside && tx == 1) sosie::load_pack<float, 2>(call.x + left + tx);
     int rounded = inside ? int(sum) : 0;
     if (F != kWarp || ty % 2 == 0)  // half of each warp does not take part
         for (int bits = 16; bits > 0; bits /= 2)
@@ -80,6 +81,7 @@ constexpr Case kCases[] = {
     {"reduction", blur<kReduction>}, {"early-return", blur<kEarlyReturn>},
     {"halo", blur<kHalo>},           {"unwritten", blur<kUnwritten>},
     {"blocks", blur<kBlocks>},       {"half-warp", blur<kWarp>},
+    {"misaligned", blur<kPack>},
 };
 
 // What the kernel gets wrong, or an empty text.
