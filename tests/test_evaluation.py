@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,17 @@ def test_what_is_kept_is_not_computed_again(
         assert row["damaged/psnr"] == other["damaged/psnr"]
     with pytest.raises(ValueError, match=r"expected results with .* got results with"):
         evaluate_repair(cases, RepairProtocol(degradation="jpeg:30", measures="psnr"), kept)
+
+
+def test_without_pyarrow_nothing_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    protocol = RepairProtocol(degradation="jpeg:20", measures="psnr")
+    with pytest.raises(ValueError, match=r"need pyarrow: pip install 'sosie\[ray\]'"):
+        evaluate_repair(find_cases(str(folder)), protocol, Engine(folder=tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")  # Ray's own

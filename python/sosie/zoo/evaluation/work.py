@@ -100,9 +100,9 @@ def do_work(
             results.append({**row, **_numbers(work, row)})
             on_done(1)
         return results
-    import pyarrow as pa
-
     parts = Parts.open(engine.folder, work.asked, work.settings)
+    import pyarrow as pa  # the folder says so where it is missing
+
     schema = {name: pa.float64() for name in work.numbers}
     return run_parts(
         Task(partial(_compute, work=work), pa.schema({**schema, FAILED: pa.string()})),
