@@ -113,6 +113,8 @@ def generation_evaluation(folder: Path) -> str:
 
 def repair(folder: Path) -> str:
     _write_images(folder / "photos", 0)
+    for name, size in (("flat", (300, 2)), ("narrow", (1, 300)), ("one", (1, 1))):
+        Image.new("RGB", size, "teal").save(folder / "photos" / f"{name}.png")
     (folder / "photos" / "broken.png").write_text("no image")
     save_model(create_model("repair_cnn", depth=2, width=2), folder / "model.safetensors")
     out = folder / "out"
@@ -253,6 +255,37 @@ def test_sliders_move(opened: Callable[..., Any]) -> None:
     assert cut() == pytest.approx(before + 0.05, abs=0.01)
 
 
+@pytest.mark.parametrize("width", [PHONE["width"], 1280])
+def test_pictures_fit_the_window(opened: Callable[..., Any], width: int) -> None:
+    page = opened(viewport={"width": width, "height": 740})
+    for slider in page.locator(".slider").all():
+        box = slider.bounding_box()
+        assert 44 <= box["height"] <= 0.9 * 740
+        assert 200 <= box["width"] <= width
+        sizes = slider.locator("img").evaluate_all(
+            "all => all.map(one => [one.clientWidth, one.clientHeight])"
+        )
+        # Both lie exactly over each other, or the border would show different places.
+        assert sizes[0] == sizes[1] == [round(box["width"]), round(box["height"])]
+
+
+@pytest.mark.parametrize("width", [PHONE["width"], 1280])
+def test_labels_of_plots_do_not_touch(opened: Callable[..., Any], width: int) -> None:
+    page = opened(viewport={"width": width, "height": 740})
+    for plot in page.locator("svg.plot").all():
+        boxes = plot.locator("text").evaluate_all(
+            """all => all.map(one => one.getBoundingClientRect())
+                          .map(box => [box.left, box.right, box.top, box.bottom])"""
+        )
+        assert len(boxes) > 4
+        for index, (left, right, top, bottom) in enumerate(boxes):
+            assert 7 < min(right - left, bottom - top) < 30 or right - left < 7 < bottom - top
+            for other in boxes[:index]:
+                is_beside = right < other[0] or other[1] < left
+                is_above = bottom - 2 < other[2] or other[3] - 2 < top  # rows of text have air
+                assert is_beside or is_above
+
+
 def test_versions_can_be_chosen(opened: Callable[..., Any]) -> None:
     page = opened()
     for choices in page.locator(".choices").all():
@@ -314,6 +347,14 @@ def test_readable_on_a_phone(opened: Callable[..., Any]) -> None:
         PHONE["width"],
     )
     assert outside == []
+    captions = page.locator("caption").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().right)"
+    )
+    assert all(right <= PHONE["width"] for right in captions)
+    tracks = page.locator(".track").evaluate_all(
+        "all => all.map(one => [one.scrollWidth - one.clientWidth, one.clientHeight])"
+    )
+    assert all(beyond <= 0 and height < 30 for beyond, height in tracks)  # one line each
     assert page.evaluate("innerWidth") == PHONE["width"]  # phones zoom out for what is wider
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     small = page.evaluate(

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from typer.testing import CliRunner, Result
 import sosie
 from sosie.cli.app import app
 from sosie.comparison.files import UnreadableImageError, read_picture
+from sosie.zoo.model import AdversarialPair, Autoencoder, RepairModel
+from sosie.zoo.registry import list_models, model_class
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -102,11 +105,50 @@ REASONS = {
 # ----------------------------------------------------------------------------------- whole command
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["compare"], ["demo"]])
-def test_help(command: list[str]) -> None:
-    result = invoke(*command, "--help")
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command: str) -> None:
+    result = invoke(*command.split(), "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "--set <" not in result.stdout
+    listed = result.stdout.partition("Commands:")[2]
+    assert "..." not in listed  # a first sentence that is too long for a line
+    assert all(f"  {name} " in listed for name in COMMANDS if not command)
+
+
+def test_help_names_every_model() -> None:
+    classes = {name: model_class(name) for name in list_models()}
+    repairs = {name for name, cls in classes.items() if issubclass(cls, RepairModel)}
+    generates = {
+        name for name, cls in classes.items() if issubclass(cls, AdversarialPair | Autoencoder)
+    }
+    for command, expected in {
+        "repair": repairs,
+        "generate": generates,
+        "evaluate": repairs | generates,
+        "export": repairs | generates,
+        "train": classes.keys(),
+    }.items():
+        said = invoke(command, "--help").stdout.partition("Arguments:")[2].partition("Options:")[0]
+        assert {name for name in classes if re.search(rf"\b{name}\b", said)} == expected
+
+
+def test_no_number_is_cut_where_the_terminal_is_narrow(tmp_path: Path) -> None:
+    for name, pixels in (("a", picture(1)), ("b", disturbed(picture(1), 2))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    command = ("compare", tmp_path / "a.png", tmp_path / "b.png", "--measures", "psnr,ssd,cosine")
+    narrow, wide = (
+        CliRunner().invoke(app, [*map(str, command)], env={"COLUMNS": columns})
+        for columns in ("30", "200")
+    )
+    numbers = re.findall(r"\d+\.\d+", wide.stdout.replace(str(tmp_path), ""))
+    assert len(numbers) == 3
+    assert all(number in narrow.stdout for number in numbers)
+    assert "…" not in narrow.stdout
 
 
 def test_version() -> None:

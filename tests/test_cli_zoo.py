@@ -143,6 +143,13 @@ def test_masks_by_name_and_of_another_size(tmp_path: Path) -> None:
     )  # fmt: skip
     assert one.exit_code == 0
     assert "% missing" in (tmp_path / "one" / "report.html").read_text("utf-8")
+    kept = invoke(
+        "repair", "repair_rcnn", images[0], "--weights", weights, "--mask", masks / "a.bmp",
+        "--keep-known", "--out", tmp_path / "kept",
+    )  # fmt: skip
+    assert kept.exit_code == 0
+    expected = repair_image(model, picture(1), missing, keep_known=True)
+    np.testing.assert_array_equal(read_picture(tmp_path / "kept" / "a.png").pixels, expected)
 
 
 def test_nothing_is_replaced_without_being_asked(tmp_path: Path, cnn: tuple[Any, Path]) -> None:
@@ -172,6 +179,36 @@ def test_nothing_is_replaced_without_being_asked(tmp_path: Path, cnn: tuple[Any,
     assert [path.read_bytes() for path in images] == before
 
 
+def test_results_and_masks_are_not_repaired(tmp_path: Path, cnn: tuple[Any, Path]) -> None:
+    _, weights = cnn
+    photos = tmp_path / "photos"
+    masks = photos / "masks"
+    masks.mkdir(parents=True)
+    Image.fromarray(picture(1)).save(photos / "a.png")
+    Image.fromarray(picture(2)[..., 0]).save(masks / "a.png")
+    command = (
+        "repair", "repair_cnn", photos, "--weights", weights, "--mask", masks,
+        "--out", photos / "repaired", "--json", "--overwrite",
+    )  # fmt: skip
+    for _ in range(2):
+        result = invoke(*command)
+        assert result.exit_code == 0, result.stderr
+        assert [image["name"] for image in json.loads(result.stdout)["images"]] == ["a.png"]
+
+
+def test_a_folder_without_images_is_named_and_none_is_left(
+    tmp_path: Path, cnn: tuple[Any, Path]
+) -> None:
+    _, weights = cnn
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "new" / "out"
+    result = invoke("repair", "repair_cnn", tmp_path / "empty", "--weights", weights, "--out", out)
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'empty'}: no image in this folder" in result.stderr
+    assert "nothing was written" in result.stderr
+    assert not out.exists()
+
+
 def test_an_output_that_cannot_be_written(
     tmp_path: Path, cnn: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +233,8 @@ def test_an_output_that_cannot_be_written(
     monkeypatch.setattr(PNGWriter, "write", full)
     result = invoke(*command, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "a.png could not be written: No space left on device" in result.stderr
+    target = tmp_path / "out" / "a.png"
+    assert f"a.png: {target} could not be written: No space left on device" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "report.html"]
 
 
@@ -294,8 +332,11 @@ def test_ways_from_code_to_code(tmp_path: Path) -> None:
 def test_one_image_has_no_other_to_be_near(tmp_path: Path) -> None:
     _, weights = trained(tmp_path, "vae_mlp", hidden=8, latent=2)
     out = tmp_path / "x.png"
-    result = invoke("generate", "vae_mlp", "--weights", weights, "-n", 1, "--out", out)
+    command = ("generate", "vae_mlp", "--weights", weights, "-n", 1, "--out")
+    result = invoke(*command, out)
     assert result.exit_code == 0
+    again = invoke(*command, tmp_path / "y.png")
+    assert f"{tmp_path / 'report.html'} exists; --overwrite replaces it\n" in again.stderr
     assert "nearest" not in (tmp_path / "report.html").read_text("utf-8")
 
 
@@ -373,10 +414,12 @@ main()
         (["repair", "repair_cnn", "x.png", "--overlap", "200"], 2, "half a tile, 128, got 200"),
         (["repair", "repair_cnn", "x.png", "--tile", "7"], 2, "--tile"),
         (["repair", "repair_cnn", "x.png", "--mask", "W/no"], 2, "--mask"),
+        (["repair", "repair_cnn", "x.png", "--keep-known"], 2, "expected --mask"),
         (["repair", "repair_cnn", "x.png", "--most-megapixels", "nan"], 2, "positive"),
         (["repair", "repair_cnn"], 2, "Missing argument"),
         (["generate", "vae_mlp", "-n", "0"], 2, "--count"),
         (["generate", "vae_mlp", "--interpolate", "1"], 2, "--interpolate"),
+        (["generate", "vae_mlp", "--out", "x.jpg"], 2, "a folder, or to end in .png, got x.jpg"),
         (["export", "repair_cnn", "--to", "x.pth"], 2, "expected --to to end in .onnx or .pt2"),
     ],
 )

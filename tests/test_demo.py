@@ -30,10 +30,10 @@ from sosie.zoo.demonstration import (
     _time_steps,
     run,
 )
+from sosie.zoo.filling import mean_of_known, normalised_convolution
 from sosie.zoo.photographs import HELD_OUT, TRAINING, load_photograph
 from sosie.zoo.photographs import halved as halved_photograph
 from sosie.zoo.registry import create_model
-from sosie.zoo.repair_unet import normalised_convolution
 from sosie.zoo.training import Trainer
 
 
@@ -99,6 +99,35 @@ def test_normalised_convolution_is_zero_where_nothing_is_known() -> None:
     assert (result[:, 4:] == 0).all()
 
 
+def test_wide_windows_are_heard_where_narrow_ones_see_nothing() -> None:
+    known = known_pixels((24, 24))
+    known[..., :12] = 0
+    image = torch.rand(1, 2, 24, 24, generator=torch.Generator().manual_seed(1))
+    mean = mean_of_known(image, known, (1.0, 4.0))
+    narrow, wide = normalised_convolution(image, known, (1.0, 4.0)).unbind(1)
+    # Known pixels lie 3 or more columns from these: out of the narrow window.
+    torch.testing.assert_close(mean[..., :9], wide[..., :9])
+    # A third of the pixels are known, so the narrow window holds about 2 and the wide one 34.
+    assert (mean[..., 14:] - narrow[..., 14:]).abs().max() < 34e-3
+    assert (mean[..., 14:] - wide[..., 14:]).abs().max() > 0.2
+
+
+def test_nothing_is_known_far_from_known_pixels() -> None:
+    known = torch.zeros(1, 1, 16, 16)
+    known[..., 0, 0] = 1
+    mean = mean_of_known(torch.ones(1, 1, 16, 16), known, (0.5, 1.0))
+    assert mean[..., :4, :4].allclose(torch.ones(4, 4))
+    assert (mean[..., 4:, :] == 0).all()
+    assert (mean[..., 4:] == 0).all()
+
+
+def test_means_keep_their_digits_under_autocast() -> None:
+    image, known = torch.rand(1, 3, 24, 24), known_pixels((24, 24))
+    expected = mean_of_known(image, known, (1.0, 4.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(mean_of_known(image, known, (1.0, 4.0)), expected)
+
+
 def test_baselines_find_a_constant_image() -> None:
     known = known_pixels((20, 30))[0, 0].numpy() > 0
     damaged = np.where(known[..., None], np.float32(0.25), np.float32(0)).repeat(3, axis=2)
@@ -124,6 +153,18 @@ def test_unet_starts_from_the_mean_of_its_estimates(shape: tuple[int, int]) -> N
     expected = normalised_convolution(image, known, (1.0, 2.0)).mean(1)
     # The last layer's weights have a standard deviation of 1e-3, and sum some 300 features.
     assert (repaired - expected).abs().max() < 0.05
+
+
+def test_recurrent_repair_starts_from_known_pixels_and_means() -> None:
+    model = create_model("repair_rcnn", width=8, stages=2, blocks=1, fill=(1.0, 4.0))
+    known, image = known_pixels((17, 31)), torch.rand(1, 3, 17, 31)
+    image[(known == 0).expand_as(image)] = 0
+    mean = mean_of_known(image, known, (1.0, 4.0))
+    # An untrained network asks for half of the mean, and changes little.
+    expected = torch.where(known > 0, (image + mean) / 2, mean)
+    with torch.no_grad():
+        # The last layer's weights have a standard deviation of 1e-3, and sum 72 features.
+        assert (model(image, known) - expected).abs().max() < 0.03
 
 
 # ----------------------------------------------------------------------------------- demonstration
@@ -199,7 +240,7 @@ def test_a_page_comes_of_it(outcome: Outcome, monkeypatch: Any, tmp_path: Path) 
     assert text.count('src="data:image/png;base64,') == 2 * (4 + 4 + 1) + 2
     match = outcome.generator.evaluation.matches[0]
     assert numbers["generator"]["matches"][0]["prdc"] == match.prdc._asdict()
-    assert f"{match.frechet_distance:.3f}" in text
+    assert f"{match.frechet_distance:.2f}" in text
     for judge in JUDGES:
         assert judge.text(outcome.mean(NETWORK, judge.name)) in text
     result = CliRunner().invoke(app, ["demo", "--output", str(path)])
@@ -230,3 +271,15 @@ def test_failures_have_a_sentence_and_leave_no_page(
     for arguments in (["--steps", "0"], ["--seconds", "0"], ["--seed", "-1"]):
         assert CliRunner().invoke(app, ["demo", *arguments]).exit_code == 2
     assert CliRunner().invoke(app, ["demo", "--output", str(tmp_path)]).exit_code == 2
+
+
+def test_where_no_page_can_be_written_nothing_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("sosie.zoo.demonstration.run", started.append)
+    (tmp_path / "file").write_text("in the way")
+    result = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "file" / "report.html")])
+    assert result.exit_code == 1
+    assert "file could not be made: File exists" in result.stderr
+    assert started == []

@@ -7,6 +7,8 @@ import functools
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -331,6 +333,39 @@ def test_command(engine: str, folders: tuple[Path, Path], tmp_path: Path) -> Non
     outcome = _invoke("compare", *folders, "--measures", "psnr", *keeping)
     assert outcome.exit_code == 1
     assert "expected results with" in outcome.output
+
+
+_SLOWLY = """
+import time
+from sosie.cli.app import app
+from sosie.comparison import kept
+
+compare_pair = kept.compare_pair
+
+def slowly(*arguments):
+    time.sleep(0.2)
+    return compare_pair(*arguments)
+
+kept.compare_pair = slowly
+app()
+"""
+
+
+def test_a_killed_command_goes_on_where_it_was(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """By SIGKILL, in the middle of a pair: no handler has run."""
+    parts, again, plain = tmp_path / "parts", tmp_path / "again.csv", tmp_path / "plain.csv"
+    command = ["compare", *map(str, folders), "--parquet", str(parts), "--jobs", "1"]
+    with subprocess.Popen([sys.executable, "-c", _SLOWLY, *command]) as process:
+        while len(list(parts.glob("*.parquet"))) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
+    assert 0 < pq.read_table(parts).num_rows < 11
+    outcomes = [_invoke(*command, "--csv", again), _invoke("compare", *folders, "--csv", plain)]
+    assert [outcome.exit_code for outcome in outcomes] == [1, 1]  # of the odd pair
+    assert again.read_text() == plain.read_text()
+    assert kept.items() <= {p: p.stat().st_mtime_ns for p in parts.glob("*.parquet")}.items()
 
 
 def test_command_refuses(folders: tuple[Path, Path]) -> None:

@@ -20,13 +20,14 @@ from typer.testing import CliRunner
 
 import sosie
 from sosie.cli.app import app
+from sosie.generation import PRDC
 from sosie.zoo import create_model, repair_image, save_model
 from sosie.zoo.baselines import classical_repair, noise_deviation
 from sosie.zoo.data import ImageCollection, open_collection, to_tensor
 from sosie.zoo.degradations import parse_degradation
 from sosie.zoo.evaluation import work
 from sosie.zoo.evaluation.cases import find_cases
-from sosie.zoo.evaluation.generation import GENERATED, REAL, evaluate_generation
+from sosie.zoo.evaluation.generation import GENERATED, REAL, Match, evaluate_generation
 from sosie.zoo.evaluation.likelihood import evaluate_likelihood
 from sosie.zoo.evaluation.repair import (
     RepairProtocol,
@@ -156,6 +157,8 @@ def test_there_is_no_usual_answer_to_everything() -> None:
     assert classical_repair(None).name == "non-local means"
     two = classical_repair(parse_degradation("gaussian_noise,missing_pixels"))
     assert two.name == "biharmonic inpainting, then non-local means"
+    once = classical_repair(parse_degradation("missing_strokes,missing_pixels"), masked=True)
+    assert once.name == "biharmonic inpainting"
     assert noise_deviation(np.zeros((2, 5, 1), np.float32)) == 0
 
 
@@ -229,8 +232,8 @@ def test_pairs_of_files_and_masks(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     record = json.loads(result.stdout)
     assert {each["name"]: each["reason"] for each in record["failures"]} == {
-        "chelsea.png": f"no mask in {masks}",
-        "gray.png": "expected a mask of 110 x 90 pixels, got 3 x 3",
+        "chelsea.png": f"no mask of this name in {masks}",
+        "gray.png": f"mask {masks / 'gray.bmp'}: the mask has 3 x 3 pixels, the image 110 x 90",
     }
     assert "chelsea.png: no mask" in result.stderr
     assert len(record["images"]) == 3
@@ -240,6 +243,18 @@ def test_pairs_of_files_and_masks(folder: Path, tmp_path: Path) -> None:
     lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
     assert lines[0] == "name,method,psnr,error"
     assert len(lines) == 1 + 2 * 3 + 2
+
+
+def test_a_pixel_is_missing_where_repair_says_so(folder: Path, tmp_path: Path) -> None:
+    """Gray levels below one half, as compression leaves beside white, are no mask."""
+    levels = np.zeros((96, 120), np.uint8)
+    levels[:, ::3], levels[:, 1::3] = 255, 100
+    Image.fromarray(levels).save(tmp_path / "mask.png")
+    (row,) = find_cases(str(folder / "coffee.png"), masks=tmp_path / "mask.png").rows
+    truth, (damaged, _) = versions_of(row, RepairProtocol(masked=True, measures="psnr"))
+    np.testing.assert_array_equal(damaged.pixels, truth * (levels < 128)[..., None])
+    with pytest.raises(FileNotFoundError, match="no folder of masks"):
+        find_cases(str(folder), masks=tmp_path / "none")
 
 
 def test_super_resolution_from_files(folder: Path, tmp_path: Path) -> None:
@@ -438,6 +453,38 @@ def test_a_generator_by_command(tmp_path: Path) -> None:
     assert "Training loss over 2 steps" in page
 
 
+def test_no_number_of_a_generator_is_cut(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("vae_mlp", hidden=16, latent=4, image_shape=(1, 8, 8))
+    save_model(model, tmp_path / "model.safetensors")
+    result = CliRunner().invoke(
+        app,
+        ["evaluate", "vae_mlp", "--weights", str(tmp_path), "--data", "digits", "--count", "50",
+         "--samples", "1", "--no-parzen", "--output", str(tmp_path / "out")],
+        env={"COLUMNS": "80"},
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert "…" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    for images in (GENERATED, REAL):
+        found = record["spaces"]["pixels"][images]
+        assert f"{found['coverage']:.3f}" in result.stdout
+        assert f"{found['frechet_distance']:.2f}" in result.stdout
+    refused = run("vae_mlp", "--weights", tmp_path, "--degradation", "jpeg")
+    assert refused.exit_code == 2
+    assert "are for repair; vae_mlp generates" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("distance", "text"), [(25.03, "25.0"), (0.00093912, "0.000939"), (250.4, "250"), (0.0, "0.00")]
+)
+def test_distances_have_three_digits(distance: float, text: str) -> None:
+    match = Match("pixels", GENERATED, PRDC(1, 1, 1, 1), distance, 18.5791)
+    assert match.shown["kernel distance"] == (distance, text)
+    assert match.shown["Fréchet distance"] == (18.5791, "18.58")
+
+
 def test_conventions_are_named() -> None:
     judges = parse_measures("ssim, ssim:kornia,mse,")
     assert [(judge.name, judge.spec) for judge in judges] == [
@@ -480,8 +527,8 @@ def test_broken_images_are_named_and_the_rest_is_done(folder: Path, tmp_path: Pa
     options = ("--degradation", "gaussian_noise", "--data", images, "--measures", "psnr")
     result = run("classical", *options, "--output", tmp_path / "out")
     assert result.exit_code == 1
-    for name in ("broken.png", "cmyk.jpg"):
-        assert f"{name}: " in result.stderr
+    for name, reason in (("broken.png", "image file is truncated"), ("cmyk.jpg", "expected gray")):
+        assert f"{name}: {reason}" in result.stderr
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {"whole.png", "tiny.png"} == set(record["images"])
     (images / "whole.png").unlink()

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import sosie
 
@@ -55,3 +58,27 @@ def test_every_public_name_is_there() -> None:
     assert set(sosie.__all__) <= set(dir(sosie))
     for name in sosie.__all__:
         assert getattr(sosie, name) is not None
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Not even late, inside a function. Packages hand out names of their modules, and are apart."""
+    root = Path(sosie.__file__).parent
+    files = {
+        ".".join(("sosie", *path.relative_to(root).with_suffix("").parts)): path
+        for path in root.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    imports = {name: _imported(path) & files.keys() for name, path in files.items()}
+    assert "sosie.torch.distance" in imports["sosie.distance"]  # late
+    TopologicalSorter(imports).prepare()  # which names a circle
+
+
+def _imported(path: Path) -> set[str]:
+    """Modules that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found

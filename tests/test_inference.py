@@ -208,6 +208,19 @@ def test_what_a_missing_pixel_holds_does_not_matter() -> None:
     assert (repair_image(model, image) != repair_image(model, other)).any()
 
 
+@pytest.mark.parametrize("channels", [None, 3, 4])
+def test_known_pixels_are_kept_where_that_is_asked_for(channels: int | None) -> None:
+    model = repairer("rcnn")
+    size = (70, 50)
+    image = photo(size if channels is None else (*size, channels))
+    mask = photo(size, np.float64, 1) < 0.4
+    redrawn = repair_image(model, image, mask, tile=32)
+    kept = repair_image(model, image, mask, tile=32, keep_known=True)
+    np.testing.assert_array_equal(kept[~mask], image[~mask])
+    np.testing.assert_array_equal(kept[mask], redrawn[mask])
+    assert (redrawn[~mask] != image[~mask]).any()
+
+
 def test_a_model_in_training_is_used_as_trained_and_stays_in_training() -> None:
     model = repairer("cnn-norm").train()
     image = photo((40, 50, 3))
@@ -228,6 +241,7 @@ REFUSED: list[tuple[Pixels, Any, dict[str, int], type[Exception], str]] = [
     (GRAY, None, {"tile": 4}, ValueError, "8 pixels or more, got 4"),
     (GRAY, None, {"overlap": 129}, ValueError, "half a tile, 128, got 129"),
     (GRAY, None, {"batch": 0}, ValueError, "batch of 1 tile or more, got 0"),
+    (GRAY, None, {"keep_known": True}, ValueError, "mask that says which pixels are known"),
 ]
 
 

@@ -475,6 +475,10 @@ import torch, pytorch_msssim
 x = torch.rand(1, 1, 16, 16)
 pytorch_msssim.ssim(x, x)
 print(__name__, sys.argv[1:])
+if "--fail" in sys.argv:
+    raise ValueError("the program's own")
+if "--end" in sys.argv:
+    sys.exit(3)
 """
 
 
@@ -495,11 +499,51 @@ runpy.run_module("sosie.run", run_name="__main__", alter_sys=True)
         ]
 
 
+def test_run_ends_as_the_program_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sosie.run import main
+
+    (tmp_path / "program.py").write_text(_SCRIPT)
+    monkeypatch.setenv("SOSIE_PATCH", "pytorch_msssim")
+    monkeypatch.chdir(tmp_path)
+    for name in ("path", "argv"):
+        monkeypatch.setattr(sys, name, getattr(sys, name).copy())
+    with pytest.raises(ValueError, match="the program's own") as error:
+        main(["--report", "program.py", "--fail"])
+    assert error.traceback[-1].path.name == "program.py"
+    assert capsys.readouterr().err == "pytorch_msssim: 1 computed, 0 fell back\n"
+    sosie.patch.uninstall()
+    with pytest.raises(SystemExit) as status:
+        main(["program.py", "--end"])
+    assert status.value.code == 3
+    sosie.patch.uninstall()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="python -P is new in 3.11")
+def test_run_finds_modules_where_python_would(
+    run_python: Callable[..., str], tmp_path: Path
+) -> None:
+    pytest.importorskip("scipy")
+    (tmp_path / "program.py").write_text("import sys; print(*sys.path, sep='\\n')")
+    code = f"""
+import runpy, sys
+sys.path.insert(0, "as it was")
+sys.argv[1:] = [{str(tmp_path / "program.py")!r}]
+runpy.run_module("sosie.run", run_name="__main__", alter_sys=True)
+"""
+    for safe, first in (("", str(tmp_path)), ("1", "as it was")):
+        printed = run_python(code, SOSIE_PATCH="scipy", PYTHONSAFEPATH=safe)
+        assert printed.splitlines()[0] == first
+
+
 @pytest.mark.parametrize(
     ("arguments", "peers", "message"),
     [
         ([], "skimage", "expected a script, or -m and a module"),
         (["nowhere.py"], "skimage", "no such script: nowhere.py"),
+        (["-m", "nowhere"], "skimage", "no such module: nowhere"),
+        (["-m", "nowhere.at_all"], "skimage", "no such module: nowhere.at_all"),
         ([__file__], " ", "expected the environment variable SOSIE_PATCH to name peers"),
         ([__file__], "pytorch_msssim,nobody", "got 'nobody'"),
     ],
@@ -514,6 +558,7 @@ def test_run_refuses(
     from sosie.run import main
 
     monkeypatch.setenv("SOSIE_PATCH", peers)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     with pytest.raises(SystemExit) as status:
         main(arguments)
     assert status.value.code == 2

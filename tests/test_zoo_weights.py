@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from sosie.zoo import weights as weights_module
 from sosie.zoo.data import open_collection, to_tensor
 from sosie.zoo.degradations import parse_degradation
 from sosie.zoo.files import InvalidFileError, digest
+from sosie.zoo.filling import normalised_convolution
 from sosie.zoo.noise import Noise
-from sosie.zoo.repair_unet import normalised_convolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -108,7 +109,14 @@ def test_they_are_listed(shipped: Weights) -> None:
     (entry,) = json.loads(result.stdout)
     assert entry["sha256"] == shipped.sha256
     table = CliRunner().invoke(app, ["weights", "repair_cnn"])
-    assert "psnr 20.5" in table.stdout
+    assert re.search(r"20\.5000 +psnr +\n", table.stdout)
+    assert shipped.sha256 in table.stdout
+    assert shipped.command in " ".join(table.stdout.split())
+    everything = CliRunner().invoke(app, ["weights"])
+    assert shipped.variant in everything.stdout
+    none = CliRunner().invoke(app, ["weights", "vae_conv"])
+    assert none.exit_code == 1
+    assert "vae_conv comes without weights" in none.stderr
     unknown = CliRunner().invoke(app, ["weights", "repair_cn"])
     assert unknown.exit_code == 1
     assert "nearest: repair_cnn" in unknown.stderr

@@ -13,6 +13,7 @@ import numpy as np
 from sosie.arrays import Array, adapter, check_alike, is_torch
 from sosie.backends import executor, is_on_device
 from sosie.backends._dtypes import compute_dtype
+from sosie.backends._weights import check_dimension_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -446,7 +447,7 @@ def _checked_weights(weights: Array | Sequence[float] | None, a: Array) -> Array
         vector = _weights_on_device(weights, a)
     else:
         vector = np.asarray(weights, np.float64)
-        check_weights(vector)
+        check_dimension_weights(vector)
     if tuple(vector.shape) != (a.shape[-1],):
         raise ValueError(
             f"expected weights of shape ({a.shape[-1]},), one per dimension, "
@@ -466,15 +467,8 @@ def _weights_on_device(weights: Array | Sequence[float], a: Array) -> Array:
             )
         return library.contiguous(weights, "float64")
     vector = np.asarray(weights, np.float64)
-    check_weights(vector)
+    check_dimension_weights(vector)
     return library.from_numpy(vector, a)
-
-
-def check_weights(weights: np.ndarray[Any, Any]) -> None:
-    """Raise ValueError unless weights are finite and not negative."""
-    wrong = weights[~((weights >= 0) & (weights < np.inf))]
-    if wrong.size:
-        raise ValueError(f"expected finite weights of at least 0, got {wrong.flat[0]}")
 
 
 def _checked_neighbours(queries: Array, database: Array, k: int, exclude_self: bool) -> int:

@@ -14,6 +14,7 @@ are not patched; forked ones are.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import runpy
 import sys
@@ -46,25 +47,37 @@ def main(arguments: list[str]) -> None:
     peers = [name.strip() for name in os.environ.get("SOSIE_PATCH", "").split(",") if name.strip()]
     if not peers:
         _refuse("expected the environment variable SOSIE_PATCH to name peers, separated by commas")
+    _find_modules_as_python_does(Path.cwd() if is_module else Path(program[0]).resolve().parent)
+    if is_module and not _is_module(program[0]):
+        _refuse(f"no such module: {program[0]}")
     try:
         sosie.patch.install(*peers)
     except (ValueError, PatchError) as error:
         _refuse(f"SOSIE_PATCH: {error}")
+    sys.argv[:] = program
     try:
-        _run(program, is_module)
+        if is_module:
+            runpy.run_module(program[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(program[0], run_name="__main__")
     finally:
         if wants_report:
             print(sosie.patch.report(), file=sys.stderr)
 
 
-def _run(program: list[str], is_module: bool) -> None:
-    sys.argv[:] = program
-    if is_module:
-        sys.path[0] = str(Path.cwd())
-        runpy.run_module(program[0], run_name="__main__", alter_sys=True)
-    else:
-        sys.path[0] = str(Path(program[0]).resolve().parent)
-        runpy.run_path(program[0], run_name="__main__")
+def _find_modules_as_python_does(folder: Path) -> None:
+    """Where it looks first, in place of what ``-m sosie.run`` made of it."""
+    if not getattr(sys.flags, "safe_path", False):  # ``python -P``, from 3.11 on: in no folder
+        sys.path[0] = str(folder)
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # by one of its packages
+        return False
 
 
 def _refuse(sentence: str) -> NoReturn:

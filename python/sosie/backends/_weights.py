@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The check of weights that every executor makes of what its kernels saw on the way."""
+"""Which weights are refused: of elements, by what kernels saw on the way, and of dimensions."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-__all__ = ["check_weights"]
+import numpy as np
+
+__all__ = ["check_dimension_weights", "check_weights"]
 
 
 def check_weights(lowest: float, odd: float, allow_negative: bool) -> None:
@@ -29,3 +32,10 @@ def check_weights(lowest: float, odd: float, allow_negative: bool) -> None:
         raise ValueError(
             f"expected weights of at least 0 (or allow_negative=True), got {lowest:.9g}"
         )
+
+
+def check_dimension_weights(weights: np.ndarray[Any, Any]) -> None:
+    """Raise ValueError unless the weights of a distance are finite and not negative."""
+    wrong = weights[~((weights >= 0) & (weights < np.inf))]
+    if wrong.size:
+        raise ValueError(f"expected finite weights of at least 0, got {wrong.flat[0]}")

@@ -38,10 +38,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Image similarity: how alike are two images, and where not?
+    """How alike are two images? And small networks that repair and generate them.
 
     Exit status: 0, all done; 1, something failed and was named; 2, the command was not understood.
     """

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sosie.cli.terminal import DIRECTIONS, fail, heading, messages, progress, results
+from sosie.cli.terminal import DIRECTIONS, fail, heading, messages, print_table, progress
 from sosie.comparison import MEASURES, Comparison, compare_pairs, match
 from sosie.comparison.engines import ENGINES
 from sosie.comparison.kept import compare_and_keep
@@ -31,9 +31,14 @@ _STANDARD_OUTPUT = Path("-")
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="An image, or a folder.", show_default=False)],
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="An image, or a folder.", show_default=False)
+    ],
     b: Annotated[
-        Path, typer.Argument(help="The image or folder to compare it with.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="B", help="The image or folder to compare it with.", show_default=False
+        ),
     ],
     measures: Annotated[
         str, typer.Option(help=f"Comma-separated, out of: {', '.join(MEASURES)}.")
@@ -185,8 +190,10 @@ def _print_table(comparison: Comparison) -> None:
     table.add_column("pair", overflow="fold", min_width=12)
     for measure in options.measures:
         spec = measure.spec(options.spec)
-        title = f"{heading(measure)}\n{spec}" if spec else heading(measure)
-        table.add_column(title, justify="right", no_wrap=True)
+        # Many measures need narrow columns: a word a line, the arrow with the last.
+        *words, arrow = heading(measure).split()
+        lines = "\n".join([*words, spec] if spec else words)
+        table.add_column(f"{lines} {arrow}", justify="right", no_wrap=True)
     for result in comparison.results:
         values = (measure.text(result.values[measure.name]) for measure in options.measures)
         table.add_row(Text(result.pair.name), *values)
@@ -196,7 +203,7 @@ def _print_table(comparison: Comparison) -> None:
         for name in ("mean", "median", "minimum", "maximum"):
             values = (measure.text(getattr(summary, name)) for measure, summary in summaries)
             table.add_row(f"{name} of {len(comparison.results)}", *values, style="bold")
-    results.print(table)
+    print_table(table)
 
 
 def _write(*outputs: tuple[Path | None, Callable[[], str]]) -> None:

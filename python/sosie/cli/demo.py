@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sosie.cli.terminal import DIRECTIONS, fail, heading, messages, progress, results
+from sosie.cli.terminal import DIRECTIONS, fail, heading, messages, print_table, progress, results
 from sosie.comparison.pairs import printable
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ def demo(
         "demo/report.html"
     ),
     steps: Annotated[
-        int, typer.Option(help="Training steps; the default takes about a minute.", min=1)
+        int,
+        typer.Option(metavar="N", help="Training steps; the default takes about a minute.", min=1),
     ] = 2000,
-    generator_steps: Annotated[int, typer.Option(help="Those of the generator.", min=1)] = 600,
+    generator_steps: Annotated[
+        int, typer.Option(metavar="N", help="Those of the generator.", min=1)
+    ] = 600,
     seconds: Annotated[
         float | None,
         typer.Option(
@@ -36,24 +40,31 @@ def demo(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of all random numbers.", min=0)] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the numbers as a JSON object, not as a table.")
     ] = False,
 ) -> None:
-    """Train a small recurrent network to repair photographs, through sosie's SSIM + L1 loss.
+    """Train two small networks, and show in one page what they do.
 
-    The photographs are those in scikit-image's wheel; nothing is downloaded. Two of them the
-    network never sees: these it repairs, and the page shows them damaged, repaired and as they
-    were, with PSNR, SSIM and MSE next to two repairs without training. It also shows how long a
-    training step took with sosie's loss and with the same loss composed of plain torch operations.
-    A generator learns from 2,000 pictures of clothing that come with sosie; the page shows what it
-    makes up, and how well that matches pictures it never saw.
+    A recurrent network learns to repair photographs, through sosie's SSIM + L1 loss. The
+    photographs are those in scikit-image's wheel; nothing is downloaded. Two of them the network
+    never sees: these it repairs, and the page shows them damaged, repaired and as they were, with
+    PSNR, SSIM and MSE next to two repairs without training. It also shows how long a training step
+    took with sosie's loss and with the same loss composed of plain torch operations. A generator
+    learns from 2,000 pictures of clothing that come with sosie; the page shows what it makes up,
+    and how well that matches pictures it never saw.
 
     Equal seeds, steps and numbers of threads give equal images.
     """
     if seconds is not None and not 0 < seconds < float("inf"):
         raise typer.BadParameter(f"expected a positive number of --seconds, got {seconds}")
+    try:  # now, not after minutes of training
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{printable(output.parent)} could not be made: {error.strerror or error}")
+    if not os.access(output.parent, os.W_OK):
+        fail(f"{printable(output.parent)} cannot be written to")
     # torch takes a second or two to import: not before the arguments are known to be good.
     from sosie.report.demonstration import demonstration_html, demonstration_json
     from sosie.report.page import write_atomically
@@ -109,7 +120,7 @@ def _print_summary(outcome: Outcome) -> None:
                 style="bold" if repair.method == NETWORK else None,
             )
         table.add_section()
-    results.print(table)
+    print_table(table)
     ours, plain = outcome.times[SOSIE], outcome.times[PLAIN]
     results.print(
         f"{outcome.steps} training steps in {outcome.training_seconds:.1f} s "

@@ -15,7 +15,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sosie.cli.terminal import DIRECTIONS, fail, messages, progress, results
+from sosie.cli.models import GENERATORS, REPAIRERS, SetOption, WeightsOption
+from sosie.cli.terminal import DIRECTIONS, fail, messages, print_table, progress, results
 from sosie.cli.train import parsed_options
 from sosie.comparison.pairs import printable
 
@@ -42,25 +43,19 @@ def _option(text: str) -> Any:
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(help="Its name in the zoo; classical: what needs no training, alone."),
+        typer.Argument(
+            metavar="MODEL",
+            help=f"{REPAIRERS}; {GENERATORS}; or classical: repair that needs no training, alone.",
+        ),
     ],
     *,
-    weights: Annotated[
-        str, typer.Option(help="A file, the folder of a training, or a name: sosie weights.")
-    ] = "default",
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Field of the model's configuration, as NAME=VALUE; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: WeightsOption = "default",
+    options: SetOption = None,
     data: Annotated[
         str,
         _option(
-            "A folder of images or a pattern such as 'set5/*_HR.png', all of which count; or a "
-            "file or a name as of sosie train, of which those to judge by count.  "
+            "An image, a folder of images or a pattern such as 'set5/*_HR.png', all of which "
+            "count; or a file or a name as of sosie train, of which those to judge by count.  "
             "[default: photographs to repair, else fashion-mnist-2000]"
         ),
     ] = "",
@@ -96,27 +91,34 @@ def evaluate(
     border: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Repair: pixels at each side that do not count.  [default: 0, or the scale]",
             min=0,
             show_default=False,
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option(help="Generation: images of each kind, if there are as many.", min=1)
+        int,
+        typer.Option(
+            metavar="N", help="Generation: images of each kind, if there are as many.", min=1
+        ),
     ] = 5000,
     features: Annotated[
         str, _option("Generation: spaces of features, with commas.  [default: all that fit]")
     ] = "",
     neighbours: Annotated[
-        int, typer.Option(help="Generation: to which neighbourhoods reach.", min=1)
+        int, typer.Option(metavar="N", help="Generation: to which neighbourhoods reach.", min=1)
     ] = 5,
     parzen: Annotated[
         bool, typer.Option(help="Generation: likelihood by Parzen's window, too.")
     ] = True,
     samples: Annotated[
-        int, typer.Option(help="Autoencoders: codes of an image for its likelihood.", min=1)
+        int,
+        typer.Option(
+            metavar="N", help="Autoencoders: codes of an image for its likelihood.", min=1
+        ),
     ] = 500,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.", min=0)] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -133,7 +135,8 @@ def evaluate(
         str, typer.Option(help="Who works: local or ray. With ray, --parquet is needed.")
     ] = "local",
     jobs: Annotated[
-        int | None, typer.Option(help="Images under work at a time.", min=1, show_default=False)
+        int | None,
+        typer.Option(metavar="N", help="Images under work at a time.", min=1, show_default=False),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as a JSON object.")
@@ -152,6 +155,8 @@ def evaluate(
 
     An image that cannot be used is named with its reason; the others are evaluated all the same,
     and the exit status is 1.
+
+    Example: sosie evaluate repair_cnn --data photos/ --degradation gaussian_noise:0.1
     """
     # torch takes a second or two to import: not before the arguments are known to be good.
     config = parsed_options(options or [])
@@ -193,6 +198,10 @@ def evaluate(
             return
         if not isinstance(network, AdversarialPair | Autoencoder):
             fail(f"{model} neither repairs nor generates images")
+        if degradation or damaged or truth or mask:
+            raise typer.BadParameter(
+                f"--degradation, --damaged, --truth and --mask are for repair; {model} generates"
+            )
         generated, likelihood = _generated(
             network, data or "fashion-mnist-2000", count, features, neighbours, parzen, samples,
             seed, worker,
@@ -330,7 +339,7 @@ def _write_repair(
             values = (judge.text(evaluation.mean(method, judge.name)) for judge in judges)
             style = "bold" if method == subject.name else None
             table.add_row(Text(method), *values, style=style)
-        results.print(table)
+        print_table(table)
     _name_failures(evaluation.failures)
 
 
@@ -342,7 +351,6 @@ def _write_generation(
     as_json: bool,
 ) -> None:
     from sosie.report import evaluation as report
-    from sosie.zoo.evaluation.generation import GENERATED
 
     record = report.generation_evaluation_json(subject, evaluation, likelihood)
     _write(
@@ -355,29 +363,29 @@ def _write_generation(
     if as_json:
         results.out(json.dumps(record, indent=2), highlight=False)
     else:
-        table = Table(header_style="bold", caption=DIRECTIONS, caption_justify="left")
-        table.add_column("space")
-        table.add_column(f"{evaluation.count} images")
-        for title in (
-            "precision ↑",
-            "recall ↑",
-            "density ↑",
-            "coverage ↑",
-            "kernel ↓",
-            "Fréchet ↓",
-        ):
-            table.add_column(title, justify="right")
-        for match in evaluation.matches:
-            shares = (f"{value:.3f}" for value in match.prdc)
-            distances = f"{match.kernel_distance:.3g}", f"{match.frechet_distance:.3f}"
-            style = "bold" if match.images == GENERATED else None
-            table.add_row(match.space, match.images, *shares, *distances, style=style)
-        results.print(table)
+        print_table(_matches(evaluation))
         for line in _likelihood_lines(evaluation, likelihood):
             results.print(line, highlight=False)
     for name, reason in evaluation.refused.items():
         messages.print(f"{name} is left out: {reason}", style="yellow", soft_wrap=True)
     _name_failures([] if likelihood is None else likelihood.failures)
+
+
+def _matches(evaluation: GenerationEvaluation) -> Table:
+    """A line for each space and measure, a column for the generated images and for others."""
+    table = Table(header_style="bold", caption=DIRECTIONS, caption_justify="left")
+    table.add_column("space")
+    table.add_column(f"of {evaluation.count} images")
+    for images in dict.fromkeys(match.images for match in evaluation.matches):
+        table.add_column(images, justify="right")
+    for space in dict.fromkeys(match.space for match in evaluation.matches):
+        shown = [match.shown for match in evaluation.matches if match.space == space]
+        for index, name in enumerate(shown[0]):
+            arrow = "↓" if name.endswith("distance") else "↑"
+            texts = (each[name][1] for each in shown)
+            table.add_row("" if index else space, f"{name} {arrow}", *texts)
+        table.add_section()
+    return table
 
 
 def _likelihood_lines(

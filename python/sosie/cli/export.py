@@ -12,21 +12,22 @@ import typer
 from rich.table import Table
 
 from sosie.cli.models import (
+    GENERATORS,
+    REPAIRERS,
     JSONOption,
-    ModelArgument,
     OverwriteOption,
     WeightsOption,
     open_model,
     wrote,
 )
-from sosie.cli.terminal import fail, results
+from sosie.cli.terminal import fail, print_table, results
 from sosie.comparison.pairs import printable
 
 __all__ = ["export"]
 
 
 def export(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{GENERATORS}; {REPAIRERS}.")],
     *,
     to: Annotated[Path, typer.Option(help="File to write: .onnx or .pt2.", dir_okay=False)],
     weights: WeightsOption = "default",
@@ -41,9 +42,12 @@ def export(
     overwrite: OverwriteOption = False,
     as_json: JSONOption = False,
 ) -> None:
-    """Write a trained model as a file that runs without sosie, and check what it computes.
+    """Write a trained model as ONNX or as a torch.export program.
 
-    Batches may have any size; images too, where the model takes any. ONNX needs the extra "onnx".
+    The file runs without sosie; what it computes is checked before it is written. Batches may have
+    any size; images too, where the model takes any. ONNX needs the extra "onnx".
+
+    Example: sosie export repair_cnn --to repair.onnx
     """
     if to.suffix not in (".onnx", ".pt2"):
         raise typer.BadParameter(f"expected --to to end in .onnx or .pt2, got {to}")
@@ -74,5 +78,5 @@ def export(
             table.add_row(name.replace("_", " "), f"{value:.2g}" if name == "difference" else text)
         if exported.alignment > 1:
             table.add_row("sides", f"multiples of {exported.alignment}")
-        results.print(table)
+        print_table(table)
     wrote(to)

@@ -12,16 +12,16 @@ import typer
 from rich.table import Table
 
 from sosie.cli.models import (
+    GENERATORS,
     DeviceOption,
     JSONOption,
-    ModelArgument,
     OverwriteOption,
     WeightsOption,
     open_model,
     say_failures,
     wrote,
 )
-from sosie.cli.terminal import fail, progress, results
+from sosie.cli.terminal import fail, print_table, progress, results
 from sosie.comparison.pairs import printable
 
 if TYPE_CHECKING:
@@ -31,16 +31,22 @@ __all__ = ["generate"]
 
 
 def generate(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{GENERATORS}.")],
     *,
     weights: WeightsOption = "default",
     count: Annotated[
-        int, typer.Option("-n", "--count", help="Images, or ways from code to code.", min=1)
+        int,
+        typer.Option(
+            "-n", "--count", metavar="N", help="Images, or ways from code to code.", min=1
+        ),
     ] = 64,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal images.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Equal seeds give equal images.", min=0)
+    ] = 0,
     interpolate: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Images along each way from one random code to another.",
             show_default=False,
             min=2,
@@ -58,20 +64,20 @@ def generate(
 
     An image depends on the seed and on its own number, not on how many others there are. Beside
     the images, a page shows them all and how they spread, report.html.
+
+    Example: sosie generate gan_dcgan -n 64 --seed 1 --out images/
     """
+    from sosie.comparison.files import is_image_name
     from sosie.zoo.model import AdversarialPair, Autoencoder
 
-    network = open_model(
-        model,
-        weights,
-        (AdversarialPair, Autoencoder),
-        device,
-    )
     is_grid = out.suffix.lower() == ".png" and not out.is_dir()
+    if not is_grid and is_image_name(out) and not out.is_dir():
+        raise typer.BadParameter(f"expected --out to be a folder, or to end in .png, got {out}")
     names = _names(count, interpolate)
     folder = out.parent if is_grid else out
     targets = [out] if is_grid else [folder / f"{name}.png" for name in names]
     report = folder / "report.html"
+    network = open_model(model, weights, (AdversarialPair, Autoencoder), device)
     if not overwrite:
         _refuse_existing([*targets, report])
     try:
@@ -113,10 +119,11 @@ def _names(count: int, steps: int | None) -> list[str]:
 
 def _refuse_existing(paths: list[Path]) -> None:
     existing = [path for path in paths if path.exists()]
+    if len(existing) == 1:
+        fail(f"{printable(existing[0])} exists; --overwrite replaces it")
     if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        verb = "exist" if more else "exists"
-        fail(f"{printable(existing[0])}{more} {verb}; --overwrite replaces them")
+        more = len(existing) - 1
+        fail(f"{printable(existing[0])} and {more} more exist; --overwrite replaces them")
 
 
 def _images(model: Model, count: int, steps: int | None, seed: int) -> Any:
@@ -176,4 +183,4 @@ def _print(record: dict[str, Any], seconds: float) -> None:
     if distances:
         table.add_row("RMS distance of the nearest pair", f"{min(distances):.4f}")
     table.add_row("seconds", f"{seconds:.2f}")
-    results.print(table)
+    print_table(table)

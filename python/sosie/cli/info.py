@@ -17,7 +17,10 @@ __all__ = ["info"]
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="As a JSON object.")] = False,
 ) -> None:
-    """Show version, instruction sets, backends (or why one is missing), threads, libraries."""
+    """Show what sosie found on this machine, and what it uses.
+
+    Version, instruction sets, backends or why one is missing, threads, libraries.
+    """
     try:
         if as_json:
             results.out(json.dumps(configuration(), indent=2), highlight=False)

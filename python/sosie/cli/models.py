@@ -19,19 +19,29 @@ if TYPE_CHECKING:
     from sosie.zoo.model import Model
 
 __all__ = [
-    "DeviceOption", "JSONOption", "ModelArgument", "OverwriteOption", "WeightsOption", "open_model",
-    "say_failures", "wrote",
+    "GENERATORS", "REPAIRERS", "DeviceOption", "JSONOption", "OverwriteOption", "SetOption",
+    "WeightsOption", "open_model", "say_failures", "wrote",
 ]  # fmt: skip
 
 M = TypeVar("M", bound="Model")
 
-ModelArgument = Annotated[
-    str, typer.Argument(help="Its name; an unknown one is answered with those there are.")
-]
+#: What there is, as commands say it: to look it up would be to import torch.
+GENERATORS = "gan_dcgan, gan_mlp, vae_conv, vae_discrete or vae_mlp"
+REPAIRERS = "repair_cnn, repair_rcnn or repair_unet"
 WeightsOption = Annotated[
     str,
     typer.Option(
-        help="A training's folder, a safetensors file, or default: those that come with sosie."
+        help="A training's folder, a safetensors file, or a name that sosie weights lists; "
+        "default: the model's first."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A field of the model's configuration; may be repeated.",
+        show_default=False,
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]

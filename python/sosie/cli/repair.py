@@ -13,16 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sosie.cli.models import (
+    REPAIRERS,
     DeviceOption,
     JSONOption,
-    ModelArgument,
     OverwriteOption,
     WeightsOption,
     open_model,
     say_failures,
     wrote,
 )
-from sosie.cli.terminal import fail, messages, progress, results
+from sosie.cli.terminal import fail, messages, print_table, progress, results
 from sosie.comparison.pairs import printable
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ _REPORT = "report.html"
 
 
 def repair(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{REPAIRERS}.")],
     images: Annotated[
         list[Path],
-        typer.Argument(help="Files, and folders that are searched to any depth."),
+        typer.Argument(metavar="IMAGES", help="Files, and folders that are searched to any depth."),
     ],
     *,
     weights: WeightsOption = "default",
@@ -55,29 +55,40 @@ def repair(
             exists=True,
         ),
     ] = None,
+    keep_known: Annotated[
+        bool,
+        typer.Option(
+            "--keep-known", help="Leave pixels as they are that are not missing by the mask."
+        ),
+    ] = False,
     out: Annotated[
         Path, typer.Option(help="Folder for the repaired images and a report.", file_okay=False)
     ] = Path("repaired"),
-    tile: Annotated[int, typer.Option(help="Side of the tiles.", min=8)] = 256,
+    tile: Annotated[int, typer.Option(metavar="N", help="Side of the tiles.", min=8)] = 256,
     overlap: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Pixels that neighbouring tiles share.  "
             "[default: twice the network's reach, but at most 64 or a quarter of a tile]",
             show_default=False,
             min=0,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Tiles repaired at a time.", min=1)] = 4,
+    batch: Annotated[int, typer.Option(metavar="N", help="Tiles repaired at a time.", min=1)] = 4,
     most_megapixels: Annotated[
-        float, typer.Option(help="Larger images are refused; memory is about 8 bytes a pixel.")
+        float,
+        typer.Option(
+            metavar="N", help="Larger images are refused; memory is about 8 bytes a pixel."
+        ),
     ] = 500.0,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     as_json: JSONOption = False,
 ) -> None:
-    """Repair photographs of any size: noise, blur, missing pixels, what the network has learned.
+    """Repair photographs of any size with a trained network.
 
+    Noise, blur, rain, missing pixels: sosie weights MODEL says what it has learned.
     Results are PNG files of the same name, upright, as deep as the image (8 or 16 bits), with its
     alpha, colour profile, EXIF data and resolution. Palettes, CMYK and the like are converted, and
     a note says so. The folder gets a page with all images before and after, report.html.
@@ -85,9 +96,13 @@ def repair(
     An image that is broken, animated, too large, has a mask of another size, or whose result exists
     already, is named with its reason; the others are repaired all the same, and the exit status is
     1.
+
+    Example: sosie repair repair_cnn photos/ --out repaired/
     """
     if not 0 < most_megapixels < float("inf"):
         raise typer.BadParameter(f"expected positive --most-megapixels, got {most_megapixels}")
+    if keep_known and mask is None:
+        raise typer.BadParameter("expected --mask, which says what is known, with --keep-known")
     # torch takes a second or two to import: not before the arguments are known to be good.
     from sosie.zoo.inference.repair import Tiling
     from sosie.zoo.inference.repair_files import plan
@@ -99,23 +114,31 @@ def repair(
         raise typer.BadParameter(str(error)) from error
     network = open_model(model, weights, (RepairModel,), device)
     jobs, failures = plan(images, mask, out, overwrite=overwrite)
-    _make_folder(out)
-    repaired = _run(network, weights, jobs, failures, tiling, most_megapixels, out, overwrite)
+    is_new = _make_folder(out)
+    repaired = _run(
+        network, weights, jobs, failures, tiling, keep_known, most_megapixels, out, overwrite
+    )
     if repaired:
         _print(network, weights, repaired, failures, as_json)
     say_failures([(failure.name, failure.reason) for failure in failures])
     if not repaired:
+        if is_new:
+            out.rmdir()
         fail("no image could be repaired; nothing was written")
     wrote(out)
     if failures:
         raise typer.Exit(1)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> bool:
+    """Make the folder, unless it is there; whether it was made."""
+    if folder.is_dir():
+        return False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
     except OSError as error:
         fail(f"{printable(folder)} could not be made: {error.strerror or error}")
+    return True
 
 
 def _run(
@@ -124,6 +147,7 @@ def _run(
     jobs: list[Job],
     failures: list[Failure],
     tiling: Tiling,
+    keep_known: bool,
     most_megapixels: float,
     out: Path,
     overwrite: bool,
@@ -153,6 +177,7 @@ def _run(
             tiling,
             most_pixels=round(1e6 * most_megapixels),
             longest_side=2 * picture_side(len(jobs)),
+            keep_known=keep_known,
             watch=watch,
         ):
             bars.advance(every)
@@ -196,18 +221,20 @@ def _print(
         return
     table = Table(header_style="bold")
     table.add_column("image", overflow="fold", min_width=12)
-    for title in ("pixels", "kind", "missing", "change", "seconds"):
-        table.add_column(title, justify="right", no_wrap=True)
+    has_masks = any(each.missing is not None for each in repaired)
+    for title in ("pixels", "kind", *(["missing"] if has_masks else []), "change", "seconds"):
+        table.add_column(title, justify="right", no_wrap=title != "kind")
     for each in repaired:
+        missing = "" if each.missing is None else f"{each.missing:.1%}"
         table.add_row(
             Text(each.job.name),
             f"{each.width} x {each.height}",
             each.kind,
-            "" if each.missing is None else f"{each.missing:.1%}",
+            *([missing] if has_masks else []),
             f"{each.change:.2%}",
             f"{each.seconds:.2f}",
         )
-    results.print(table)
+    print_table(table)
     for each in repaired:
         for note in each.notes:
             messages.print(

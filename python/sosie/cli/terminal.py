@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sosie.comparison import Measure
 
-__all__ = ["DIRECTIONS", "fail", "heading", "messages", "progress", "results"]
+__all__ = ["DIRECTIONS", "fail", "heading", "messages", "print_table", "progress", "results"]
 
 #: Tables and numbers.
 results = Console()
@@ -27,6 +30,14 @@ def heading(measure: Measure) -> str:
     """Title of a measure's column: name, unit, direction."""
     unit = f" ({measure.unit})" if measure.unit else ""
     return f"{measure.title}{unit} {'↑' if measure.higher_is_better else '↓'}"
+
+
+def print_table(table: Table) -> None:
+    """Print a table; no number is cut, even if that makes it wider than the terminal."""
+    least = Measurement.get(results, results.options.update(max_width=1000), table).minimum
+    if least > results.width:
+        table.width = least
+    results.print(table, crop=False)
 
 
 def fail(sentence: str) -> NoReturn:

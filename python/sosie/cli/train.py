@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from sosie.cli.terminal import fail, messages, progress, results
+from sosie.cli.models import GENERATORS, REPAIRERS, SetOption
+from sosie.cli.terminal import fail, messages, print_table, progress, results
 from sosie.comparison.pairs import printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ def _option(text: str) -> Any:
 
 def train(
     model: Annotated[
-        str, typer.Argument(help="Its name; an unknown one is answered with those there are.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help=f"{GENERATORS}; {REPAIRERS}; or features_lenet, a classifier."
+        ),
     ],
     *,
     data: Annotated[
@@ -50,14 +54,7 @@ def train(
             file_okay=False,
         ),
     ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Field of the model's configuration, as NAME=VALUE; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    options: SetOption = None,
     weights: Annotated[
         str | None, _option("To start from: a file, a run's folder, or a name: default.")
     ] = None,
@@ -108,6 +105,8 @@ def train(
     Several processes share a batch: torchrun --nproc-per-node 2 -m sosie train MODEL ...
 
     What is not given depends on the model.
+
+    Example: sosie train repair_cnn --data photos/ --degradation gaussian_noise:0.1
     """
     given = {
         name: value
@@ -232,7 +231,7 @@ def _report(outcome: Result, settings: Settings, folder: Path, as_json: bool) ->
             table.add_column(title, justify="right" if title else "left")
         for name, value in outcome.measures.items():
             table.add_row(name, f"{value:.4f}", f"{outcome.best[name]:.4f}")
-        results.print(table)
+        print_table(table)
     messages.print(f"wrote {printable(folder)}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ import torchmetrics
 from torch import Tensor
 from torchmetrics import image as peer
 
-from sosie.compat.torchmetrics import (
+from sosie.compat._torchmetrics_image import (
     _multiscale_ssim_update,
     _psnr_update,
     _ssim_check_inputs,

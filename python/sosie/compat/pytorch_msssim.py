@@ -17,6 +17,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from sosie.compat._coverage import NotCovered
 from sosie.compat._planes import convention, multi_scale, values
@@ -325,7 +326,8 @@ def _gaussian_taps(size: int, sigma: float, dtype: torch.dtype) -> tuple[float, 
 
 @lru_cache(maxsize=64)
 def _rounded_taps(size: int, sigma: float, dtype: torch.dtype) -> tuple[float, ...]:
-    return tuple(_fspecial_gauss_1d(size, sigma).to(dtype).flatten().tolist())
+    with unset_fake_temporarily():  # a tensor without numbers has no list of them
+        return tuple(_fspecial_gauss_1d(size, sigma).to(dtype).flatten().tolist())
 
 
 def _fspecial_gauss_1d(size: int, sigma: float) -> Tensor:

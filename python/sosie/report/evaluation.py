@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import sosie
+from sosie.report.network import computed_on, network_facts
 from sosie.report.page import data_uri, render
 from sosie.report.pictures import COLOUR_SCALE_STOPS, encode_heat_map, encode_picture
 from sosie.report.plots import distribution
@@ -76,18 +77,15 @@ class Subject:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """Names and texts."""
-        facts = [("images", self.data)]
-        if self.model is not None:
-            count = sum(weight.numel() for weight in self.model.parameters())
-            config = asdict(self.model.config).items()
-            facts += [
-                ("model", f"{self.name}, {count:,} parameters"),
-                ("weights", self.weights),
-                ("configuration", ", ".join(f"{name} {value}" for name, value in config)),
-            ]
+        network = (
+            [("computed on", computed_on())]
+            if self.model is None
+            else network_facts(self.model, self.weights)
+        )
         return [
-            *facts,
-            ("time", f"{self.seconds:.1f} s, {torch.get_num_threads()} threads"),
+            ("images", self.data),
+            *network,
+            ("time", f"{self.seconds:.1f} s"),
             ("again", self.command),
         ]
 

@@ -27,6 +27,8 @@ _VARIABLES = {
 }
 _INK, _MUTED, _LINE, _ACCENT, _WARM = _VARIABLES
 
+#: CSS pixels of an inch, at most: text of 9 points is 16 pixels high then.
+_MOST_WIDTH = 128
 #: Up to so many points of a curve are marked.
 _MARKED = 40
 
@@ -114,19 +116,23 @@ def loss_curve(losses: Sequence[float]) -> Markup:
     """
     steps = np.arange(1, len(losses) + 1)
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(width=5.4, height=3.0)
+        figure, axes = _figure(width=4.2, height=2.5)
         axes.plot(steps, losses, color=_ACCENT, linewidth=0.6, alpha=0.35)
         window = max(1, len(losses) // 40)
         smooth = np.convolve(losses, np.full(window, 1.0 / window), "valid")
         axes.plot(steps[window - 1 :], smooth, color=_ACCENT, linewidth=2.0)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         axes.tick_params(axis="y", which="minor", length=0)
         axes.set_xlim(1, max(2, len(losses)))
         # Single batches can be ten times off; they need not be seen whole.
         low, high = np.quantile(losses, (0.01, 0.995))
+        # The wider the scale, the fewer of its lines are named.
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high < 8 * low else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(
+            mpl.ticker.LogLocator(subs=subs if high < 300 * low else (1.0,), numticks=12)
+        )
         axes.set_ylim(0.9 * low, 1.1 * high)
         axes.set_xlabel("training step")
         axes.set_ylabel("loss (lower is better)")
@@ -171,9 +177,9 @@ def _bars(axes: Axes, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
     bins = int(np.clip(2 * np.sqrt(values.size), 8, 48))
     counts, edges = np.histogram(values, bins=bins)
     axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.9, align="edge", color=_ACCENT)
-    if counts.max() < 10:
-        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    else:
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(nbins=6, integer=True))
+    if counts.max() >= 1000:
         axes.yaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
 
 
@@ -191,5 +197,8 @@ def _inline(figure: Figure, description: str) -> Markup:
     svg = re.sub(r" font-family: [^;]*;", "", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    opening = Markup('<svg class="plot" role="img" aria-label="{}" ').format(description)
+    # Enlarged beyond this, its text would be larger than the page's.
+    style = f"max-width: {_MOST_WIDTH * figure.get_figwidth():.0f}px"
+    opening = Markup('<svg class="plot" role="img" aria-label="{}" style="{}" ')
+    opening = opening.format(description, style)
     return opening + Markup(svg.removeprefix("<svg "))

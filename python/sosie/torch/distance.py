@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sosie.backends import executor
-from sosie.distance import check_weights
+from sosie.backends._weights import check_dimension_weights
 from sosie.torch._batching import map_into_batch, map_one_by_one
 from sosie.torch._gradients import computed_dtype, fake_gradient, or_empty, pull_back_gradient
 from sosie.torch._register import Operator, is_watched, register
@@ -80,7 +80,7 @@ def weights_beside(weights: Any, a: Tensor) -> Tensor:
     """
     if not isinstance(weights, Tensor):
         vector = np.asarray(weights, np.float64)
-        check_weights(vector)
+        check_dimension_weights(vector)
         return torch.as_tensor(vector, device=a.device)
     if weights.device != a.device:
         raise ValueError(
@@ -102,7 +102,7 @@ def _vector(weights: Tensor | None) -> Tensor | np.ndarray[Any, Any] | None:
     if weights is None or weights.is_cuda:
         return weights
     vector: np.ndarray[Any, Any] = weights.detach().numpy()
-    check_weights(vector)
+    check_dimension_weights(vector)
     return vector
 
 

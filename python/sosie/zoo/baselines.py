@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sosie.zoo import repair_unet
+from sosie.zoo import filling
 from sosie.zoo.degradations import (
     JPEG,
     Compose,
@@ -54,7 +54,7 @@ def normalised_convolution(damaged: Image, known: Mask, sigma: float) -> Image:
     """
     images = torch.from_numpy(np.ascontiguousarray(damaged.transpose(2, 0, 1)))[None]
     mask = torch.from_numpy(known.astype(np.float32))[None, None]
-    filled = repair_unet.normalised_convolution(images, mask, (sigma,))[0, 0]
+    filled = filling.normalised_convolution(images, mask, (sigma,))[0, 0]
     return np.ascontiguousarray(filled.numpy().transpose(1, 2, 0))
 
 
@@ -121,7 +121,8 @@ def classical_repair(degradation: Degradation | None, *, masked: bool = False) -
     if degradation is not None:
         done = degradation.steps if isinstance(degradation, Compose) else [degradation]
         found = [_against(step) for step in reversed(done)]
-        steps += [step for step in found if step is not None]
+        # What is done for two kinds of damage at once is done once.
+        steps = list(dict.fromkeys(step for step in [*steps, *found] if step is not None))
     elif not masked:
         steps = [_DENOISING]
     if not steps:

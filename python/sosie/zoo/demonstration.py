@@ -47,7 +47,7 @@ JUDGES = tuple(MEASURES[name] for name in ("psnr", "ssim", "mse"))
 
 #: A recurrent network that a laptop trains in a minute.
 NETWORK_CONFIG: dict[str, Any] = {
-    "width": 16, "stages": 3, "blocks": 1, "downscale": 2, "fill": (1.0, 2.0),
+    "width": 16, "stages": 3, "blocks": 1, "downscale": 2, "fill": (1.5, 4.0),
 }  # fmt: skip
 
 #: Settings of the baselines to choose from, by the mean SSIM on parts of training photographs.

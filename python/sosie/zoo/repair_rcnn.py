@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from sosie.nn import ConvLSTMCell
+from sosie.zoo.filling import mean_of_known
 from sosie.zoo.folding import fold, unfold
 from sosie.zoo.model import RepairModel
 from sosie.zoo.registry import register_model
 from sosie.zoo.repair_cnn import ResidualBlock
-from sosie.zoo.repair_unet import normalised_convolution
 
 __all__ = ["RepairRCNN", "RepairRCNNConfig"]
 
@@ -46,9 +46,11 @@ class RepairRCNNConfig:
         Side of the squares of pixels that the network sees as channels, as in
         :class:`sosie.zoo.repair_cnn.RepairCNNConfig`; PReNet has 1.
     fill : tuple of float
-        Standard deviations, in pixels, of the windows in which known pixels are averaged; the mean
-        of what comes of them is where repair starts. Without, as in PReNet, that is the damaged
-        image, in which missing pixels are black.
+        Standard deviations, in pixels, of the windows in which known pixels are averaged, the
+        narrowest first (:func:`sosie.zoo.filling.mean_of_known`). Repair starts from these means
+        where pixels are missing, and elsewhere, at every pixel, from as much of them as the
+        network asks for. Without, as in PReNet, it starts from the damaged image, in which
+        missing pixels are black.
     """
 
     channels: int = 3
@@ -88,10 +90,14 @@ class RepairRCNN(RepairModel):
         self.enter = nn.Conv2d((2 * config.channels + 1) * square, width, 3, padding=1)
         self.memory = ConvLSTMCell(width, width, 3)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks)))
-        self.leave = nn.Conv2d(width, config.channels * square, 3, padding=1)
+        # What changes each estimate and, if there are means of known pixels, their share in it.
+        leaving = config.channels + bool(config.fill)
+        self.leave = nn.Conv2d(width, leaving * square, 3, padding=1)
         nn.init.kaiming_normal_(self.enter.weight, nonlinearity="relu")
         # Untrained, it changes images little.
         nn.init.normal_(self.leave.weight, std=1e-3)
+        if self.leave.bias is not None:
+            nn.init.zeros_(self.leave.bias)
 
     @property
     def reach(self) -> int:
@@ -120,15 +126,24 @@ class RepairRCNN(RepairModel):
             known = torch.ones_like(damaged[:, :1])
         side, size = self.config.downscale, damaged.shape[2:]
         seen = fold(torch.cat([damaged, known], 1), side)
-        start = damaged
-        if self.config.fill:
-            start = normalised_convolution(damaged, known, self.config.fill).mean(1)
+        start, to_mean = self._starts(damaged, known)
         estimate, estimates = start, []
         state: tuple[Tensor, Tensor] | None = None
         for _ in range(self.config.stages):
             features = self.enter(torch.cat([seen, fold(estimate, side)], 1))
             state = self.memory(features, state)
             features = self.blocks(features + state[0])
-            estimate = start + unfold(self.leave(features), side, *size)
+            change = unfold(self.leave(features), side, *size)
+            estimate = start + change[:, : self.config.channels]
+            if to_mean is not None:
+                estimate = estimate + change[:, self.config.channels :].sigmoid() * to_mean
             estimates.append(estimate)
         return estimates
+
+    def _starts(self, damaged: Tensor, known: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where repair starts, and what would lead from there to the mean of known pixels."""
+        if not self.config.fill:
+            return damaged, None
+        mean = mean_of_known(damaged, known, self.config.fill)
+        start = torch.where(known > 0, damaged, mean)
+        return start, mean - start

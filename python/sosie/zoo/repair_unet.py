@@ -27,10 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sosie.zoo.filling import normalised_convolution
 from sosie.zoo.model import RepairModel
 from sosie.zoo.registry import register_model
 
-__all__ = ["RepairUNet", "RepairUNetConfig", "normalised_convolution"]
+__all__ = ["RepairUNet", "RepairUNetConfig"]
 
 _CONVOLUTIONS = ("gated", "partial", "plain")
 
@@ -250,52 +251,6 @@ def _joined(fine: Tensor, coarse: Tensor) -> Tensor:
     if fine.shape == coarse.shape:  # not partial: masks are passed on and not looked at
         return fine
     return torch.maximum(fine, F.interpolate(coarse, scale_factor=2.0))
-
-
-def normalised_convolution(damaged: Tensor, known: Tensor, sigmas: tuple[float, ...]) -> Tensor:
-    """Gaussian mean of the known pixels around every pixel, for several windows.
-
-    Knutsson and Westin, "Normalized and differential convolution", CVPR 1993. Windows reach three
-    standard deviations; where they hold no known pixel the result is 0.
-
-    Parameters
-    ----------
-    damaged : Tensor, shape (N, C, H, W)
-        Missing pixels may hold any finite value.
-    known : Tensor, shape (N, 1, H, W)
-        1 where a pixel is known, 0 where it is missing.
-    sigmas : tuple of float
-        Standard deviations of the windows, in pixels.
-
-    Returns
-    -------
-    Tensor, shape (N, len(sigmas), C, H, W)
-
-    Examples
-    --------
-    >>> known = (torch.arange(64).reshape(1, 1, 8, 8) % 3 == 0).float()
-    >>> filled = normalised_convolution(0.25 * known, known, (1.0,))
-    >>> bool((filled - 0.25).abs().max() < 1e-6)
-    True
-    """
-    samples = torch.cat([damaged * known, known], 1)
-    height, width = samples.shape[2:]
-    estimates = []
-    for sigma in sigmas:
-        # As two products with banded matrices: for the crops that networks are trained on, several
-        # times faster than convolutions of one channel.
-        sums = _window_matrix(height, sigma) @ (samples @ _window_matrix(width, sigma))
-        weight = sums[:, -1:]
-        estimates.append(torch.where(weight > 0, sums[:, :-1] / weight, 0.0))
-    return torch.stack(estimates, 1)
-
-
-def _window_matrix(size: int, sigma: float) -> Tensor:
-    """Symmetric (size, size) matrix that sums each position's neighbours with a Gaussian."""
-    position = torch.arange(size)
-    distance = (position[:, None] - position[None, :]).float()
-    radius = math.ceil(3.0 * sigma)
-    return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= radius)
 
 
 def _mix_channels(matrix: Tensor, images: Tensor) -> Tensor:

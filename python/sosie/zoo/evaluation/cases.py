@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from sosie.comparison.files import UnreadableImageError, is_image_name, read_picture
+from sosie.comparison.files import UnreadableImageError, is_image_name
 from sosie.comparison.pairs import match, printable
 from sosie.comparison.parts import Row
 from sosie.zoo.data import ImageCollection, open_collection
 from sosie.zoo.data.collections import read_8_bit
+from sosie.zoo.inference.photo_files import find_mask
 
 __all__ = [
     "ASKED",
     "Cases",
     "find_cases",
     "open_truth",
-    "read_mask",
     "read_named",
     "reference_images",
 ]
@@ -50,14 +50,14 @@ def find_cases(
     Parameters
     ----------
     data : str
-        A folder or a pattern such as ``set5/*_HR.png``: all its images. Else a name or a file of
-        :func:`sosie.zoo.data.open_collection`: its images to judge by.
+        An image, a folder, or a pattern such as ``set5/*_HR.png``: all its images. Else a name or a
+        file of :func:`sosie.zoo.data.open_collection`: its images to judge by.
     truth, damaged : Path, optional
         Two folders whose files pair up as those of ``sosie compare`` do, or two patterns, whose
         files pair up where what the stars stand for is the same.
     masks : Path, optional
         A mask for all images, or a folder with one for each, under the same name up to the
-        extension: not black where a pixel is missing.
+        extension: white where a pixel is missing.
 
     Raises
     ------
@@ -74,6 +74,8 @@ def find_cases(
         pairs, failures = _pairs(truth, damaged)
         rows = [_row(name, original, damaged=other) for name, original, other in pairs]
     if masks is not None:
+        if not masks.exists():
+            raise FileNotFoundError(f"no mask, and no folder of masks, {printable(masks)}")
         rows = [_masked(row, masks, failures) for row in rows]
         rows = [row for row in rows if row["mask"]]
     if not rows:
@@ -90,8 +92,10 @@ def open_truth(row: Row) -> Pixels:
     UnreadableImageError
         The file is broken, or of a kind that is not read.
     """
-    if row["index"] < 0:
+    if row["damaged"]:  # one of two files
         return read_named(row["truth"])
+    if row["index"] < 0:
+        return read_8_bit(Path(row["truth"]))
     return reference_images(row["truth"]).validation[row["index"]]
 
 
@@ -101,15 +105,6 @@ def read_named(path: str) -> Pixels:
         return read_8_bit(Path(path))
     except UnreadableImageError as error:
         raise UnreadableImageError(f"{printable(path)}: {error}") from error
-
-
-def read_mask(path: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Where a mask file says that pixels are missing, shape (H, W)."""
-    pixels = read_picture(path).pixels
-    is_missing: np.ndarray[Any, np.dtype[np.bool_]] = (
-        pixels.reshape(*pixels.shape[:2], -1).max(axis=2) > 0
-    )
-    return is_missing
 
 
 @lru_cache(maxsize=1)
@@ -123,6 +118,8 @@ def _collected(data: str) -> tuple[list[Row], list[tuple[str, str]]]:
     if path.is_dir():
         files = [(file.relative_to(path), file) for file in path.rglob("*") if _is_image(file)]
         return [_row(printable(name), file) for name, file in sorted(files)], []
+    if _is_image(path):
+        return [_row(printable(path.name), path)], []
     if "*" in path.name:
         files = [(Path(name), file) for name, file in _matching(path).items()]
         return [_row(printable(name), file) for name, file in sorted(files)], []
@@ -181,13 +178,11 @@ def _row(name: str, truth: Path, *, damaged: Path | None = None) -> Row:
 
 
 def _masked(row: Row, masks: Path, failures: list[tuple[str, str]]) -> Row:
-    stem = masks / Path(row["name"]).with_suffix("")
-    found = [masks] if masks.is_file() else []
-    found += sorted(path for path in stem.parent.glob(f"{stem.name}.*") if _is_image(path))
-    if not found:
-        failures.append((row["name"], f"no mask in {printable(masks)}"))
+    mask, reason = find_mask(Path(row["name"]), masks) if masks.is_dir() else (masks, "")
+    if mask is None:
+        failures.append((row["name"], reason))
         return row
-    return {**row, "mask": os.fspath(found[0].absolute()), "mask_stamp": _stamp(found[0])}
+    return {**row, "mask": os.fspath(mask.absolute()), "mask_stamp": _stamp(mask)}
 
 
 def _stamp(path: Path | None) -> str:

@@ -43,6 +43,17 @@ class Match:
     kernel_distance: float
     frechet_distance: float
 
+    @property
+    def shown(self) -> dict[str, tuple[float, str]]:
+        """Numbers, and how they are written: shares, higher being better, then distances."""
+        kernel, frechet = self.kernel_distance, self.frechet_distance
+        return {
+            **{name: (value, f"{value:.3f}") for name, value in self.prdc._asdict().items()},
+            # From one space to another it differs by powers of ten.
+            "kernel distance": (kernel, f"{kernel:#.3g}".rstrip(".")),
+            "Fréchet distance": (frechet, f"{frechet:.2f}"),
+        }
+
 
 @dataclass(frozen=True)
 class Parzen:

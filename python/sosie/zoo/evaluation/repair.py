@@ -22,8 +22,9 @@ from sosie.comparison.measures import MEASURES, Measure
 from sosie.comparison.parts import FAILED, Row
 from sosie.zoo.baselines import classical_repair
 from sosie.zoo.degradations import Degradation, Downsample, parse_degradation
-from sosie.zoo.evaluation.cases import ASKED, Cases, open_truth, read_mask, read_named
+from sosie.zoo.evaluation.cases import ASKED, Cases, open_truth, read_named
 from sosie.zoo.evaluation.work import Engine, Work, do_work, identity
+from sosie.zoo.inference.photo_files import read_mask
 from sosie.zoo.inference.repair import repair_image
 from sosie.zoo.model import RepairModel
 from sosie.zoo.noise import derived_seed
@@ -328,13 +329,7 @@ def _case(row: Row, protocol: RepairProtocol) -> tuple[Pixels, Image, Any]:
             seed = derived_seed(protocol.seed, zlib.crc32(row["name"].encode()))
             damaged, known = _damaged(truth, damage, seed)
     if row["mask"]:
-        missing = read_mask(Path(row["mask"]))
-        if missing.shape != truth.shape[:2]:
-            raise ValueError(
-                f"expected a mask of {truth.shape[1]} x {truth.shape[0]} pixels, "
-                f"got {missing.shape[1]} x {missing.shape[0]}"
-            )
-        known = known & ~missing
+        known = known & ~read_mask(Path(row["mask"]), truth.shape[:2])
         damaged = damaged * known[..., None]
     return truth, damaged, known
 
@@ -344,7 +339,7 @@ def _check_sizes(truth: Pixels, damaged: Pixels, scale: int) -> None:
         raise ValueError(
             f"sizes differ: the truth has {truth.shape[1]} x {truth.shape[0]} pixels, the damaged "
             f"image {damaged.shape[1]} x {damaged.shape[0]}"
-            + (f", which is no {scale}th of it" if scale > 1 else "")
+            + (f", not 1/{scale} of that" if scale > 1 else "")
         )
 
 

@@ -21,12 +21,14 @@ from PIL import Image, ImageCms
 from sosie.comparison.files import (
     UnreadableImageError,
     decode,
+    is_image_name,
     open_image,
     refuse_several_frames,
     refuse_what_would_be_lost,
 )
+from sosie.comparison.pairs import printable
 
-__all__ = ["Photo", "read_mask", "read_photo"]
+__all__ = ["Photo", "find_mask", "read_mask", "read_photo"]
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -88,6 +90,26 @@ def read_photo(path: Path, most_pixels: int) -> Photo:
         )
 
 
+def find_mask(name: Path, folder: Path) -> tuple[Path | None, str]:
+    """The mask of an image in a folder of masks, or why there is none.
+
+    Parameters
+    ----------
+    name : Path
+        Of the image, relative to where it was looked for; the mask's may have another extension.
+    folder : Path
+    """
+    place = folder / name
+    if place.is_file():
+        return place, ""
+    siblings = place.parent.iterdir() if place.parent.is_dir() else ()
+    masks = [path for path in siblings if path.stem == name.stem and is_image_name(path)]
+    if len(masks) == 1:
+        return masks[0], ""
+    how_many = f"{len(masks)} masks" if masks else "no mask"
+    return None, f"{how_many} of this name in {printable(folder)}"
+
+
 def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
     """Read which pixels are missing: those that are white, or at least half as bright.
 
@@ -100,8 +122,15 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
     Raises
     ------
     UnreadableImageError
-        It cannot be read, or is of another size.
+        It cannot be read, or is of another size; the message names it.
     """
+    try:
+        return _read_mask(path, shape)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"mask {printable(path)}: {error}") from error
+
+
+def _read_mask(path: Path, shape: tuple[int, int]) -> Mask:
     with _any_size(), open_image(path) as image:
         refuse_several_frames(image)
         if image.width * image.height != shape[0] * shape[1]:  # before it is decoded

@@ -74,6 +74,7 @@ def repair_image(
     tile: int = 256,
     overlap: int | None = None,
     batch: int = 4,
+    keep_known: bool = False,
 ) -> Pixels:
     """Repair an image of any size.
 
@@ -90,6 +91,9 @@ def repair_image(
     tile, overlap, batch : int
         See :class:`sosie.zoo.inference.repair.Tiling`. Images no larger than a tile are repaired
         whole.
+    keep_known : bool
+        Leave pixels as they are that the mask does not call missing: right where nothing else is
+        wrong with the image.
 
     Returns
     -------
@@ -101,7 +105,8 @@ def repair_image(
     TypeError
         The image has another dtype, or the mask is not boolean.
     ValueError
-        A shape does not fit, or the tiling is out of range.
+        A shape does not fit, the tiling is out of range, or known pixels are to be kept and no mask
+        says which these are.
 
     Examples
     --------
@@ -114,7 +119,8 @@ def repair_image(
     """
     result = np.empty_like(image)
     top = 0
-    for band in repair_bands(model, image, mask, Tiling(tile, overlap, batch)):
+    tiling = Tiling(tile, overlap, batch)
+    for band in repair_bands(model, image, mask, tiling, keep_known=keep_known):
         result[top : top + len(band)] = band
         top += len(band)
     return result
@@ -126,6 +132,8 @@ def repair_bands(
     mask: Mask | None = None,
     tiling: Tiling | None = None,
     on_tiles: Callable[[int], None] = lambda _: None,
+    *,
+    keep_known: bool = False,
 ) -> Iterator[Pixels]:
     """Repair an image, and hand it out from top to bottom in bands of some rows.
 
@@ -134,7 +142,7 @@ def repair_bands(
 
     Parameters
     ----------
-    model, image, mask
+    model, image, mask, keep_known
         See :func:`repair_image`.
     tiling : Tiling, optional
     on_tiles : callable
@@ -142,6 +150,8 @@ def repair_bands(
     """
     tiling = tiling or Tiling()
     _check(model, image, mask)
+    if keep_known and mask is None:
+        raise ValueError("expected a mask that says which pixels are known and kept, got none")
     rows = tiling.along(image.shape[0], model)
     columns = tiling.along(image.shape[1], model)
     was_training = model.training
@@ -157,9 +167,12 @@ def repair_bands(
             if pending is not None:
                 weighted[row.first - row.start :][: len(pending)] += pending
             done = row.stop if below is None else below.first
-            yield _as_pixels(
-                weighted[row.first - row.start : done - row.start], image[row.first : done]
-            )
+            original = image[row.first : done]
+            repaired = _as_pixels(weighted[row.first - row.start : done - row.start], original)
+            if keep_known and mask is not None:
+                kept = ~mask[row.first : done]
+                repaired[kept] = original[kept]
+            yield repaired
             pending = weighted[done - row.start : row.last - row.start].copy()
     finally:
         model.train(was_training)

@@ -15,10 +15,10 @@ import numpy as np
 from sosie.comparison.files import UnreadableImageError, is_image_name
 from sosie.comparison.pairs import printable
 from sosie.zoo.files import replacing
-from sosie.zoo.inference.photo_files import Photo, read_mask, read_photo
+from sosie.zoo.inference.photo_files import Photo, find_mask, read_mask, read_photo
 from sosie.zoo.inference.png import PNGWriter
 from sosie.zoo.inference.reduction import Reduction
-from sosie.zoo.inference.repair import Mask, Tiling, repair_bands
+from sosie.zoo.inference.repair import Tiling, repair_bands
 from sosie.zoo.model import RepairModel
 
 __all__ = ["Failure", "Job", "Repaired", "plan", "repair_file", "repair_files"]
@@ -89,7 +89,8 @@ def plan(
     Parameters
     ----------
     images : sequence of Path
-        Files, and folders that are searched to any depth for names of image files.
+        Files, and folders that are searched to any depth for names of image files, but not below
+        the folders of masks and of results.
     mask : Path, optional
         A file for all images, or a folder with a mask of the same name, but for the extension, for
         each.
@@ -98,8 +99,15 @@ def plan(
     overwrite : bool
         Replace files that are there, but for the images themselves.
     """
-    jobs, failures = [], []
-    found = list(_found(images))
+    jobs = []
+    # What earlier runs wrote is no image to be repaired, nor is a mask.
+    aside = [each.resolve() for each in (folder, mask) if each is not None]
+    found, failures = [], []
+    for image in images:
+        here = list(_found(image, aside))
+        found += here
+        if not here:
+            failures.append(Failure(printable(image), "no image in this folder"))
     targets = Counter(name.with_suffix(".png") for name, _ in found)
     originals = {path.resolve() for _, path in found}
     for name, path in found:
@@ -107,7 +115,7 @@ def plan(
         reason = ""
         own_mask = mask
         if mask is not None and mask.is_dir():
-            own_mask, reason = _mask_of(name, mask)
+            own_mask, reason = find_mask(name, mask)
         if not path.exists():
             reason = "no such file or folder"
         elif targets[name.with_suffix(".png")] > 1:
@@ -123,28 +131,16 @@ def plan(
     return jobs, failures
 
 
-def _found(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Names relative to where they were looked for, and paths."""
-    for image in images:
-        if not image.is_dir():
-            yield Path(image.name), image
-            continue
-        for path in sorted(image.rglob("*")):
-            if path.is_file() and not path.name.startswith(".") and is_image_name(path):
-                yield path.relative_to(image), path
-
-
-def _mask_of(name: Path, folder: Path) -> tuple[Path | None, str]:
-    """The image's mask, or why there is none."""
-    place = folder / name
-    if place.is_file():
-        return place, ""
-    siblings = place.parent.glob("*") if place.parent.is_dir() else ()
-    masks = [path for path in siblings if path.stem == name.stem and is_image_name(path)]
-    if len(masks) == 1:
-        return masks[0], ""
-    how_many = "no mask" if not masks else f"{len(masks)} masks"
-    return None, f"{how_many} of this name in {printable(folder)}"
+def _found(image: Path, aside: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Names relative to where they were looked for, and paths; without folders further in."""
+    if not image.is_dir():
+        yield Path(image.name), image
+        return
+    aside = [folder for folder in aside if folder != image.resolve()]
+    for path in sorted(image.rglob("*")):
+        is_aside = any(path.resolve().is_relative_to(folder) for folder in aside)
+        if not is_aside and path.is_file() and path.name[0] != "." and is_image_name(path):
+            yield path.relative_to(image), path
 
 
 def repair_files(
@@ -154,14 +150,15 @@ def repair_files(
     *,
     most_pixels: int,
     longest_side: int,
+    keep_known: bool = False,
     watch: Callable[[Job, int, int], None] = lambda *_: None,
 ) -> Iterator[Repaired | Failure]:
     """Repair files one after the other; what cannot be repaired is named, and the next one is.
 
     Parameters
     ----------
-    model, tiling
-        See :func:`sosie.zoo.repair_image`.
+    model, tiling, keep_known
+        See :func:`sosie.zoo.repair_image`; images without a mask are repaired everywhere.
     jobs : sequence of Job
     most_pixels : int
         Larger images are refused.
@@ -173,12 +170,18 @@ def repair_files(
     for job in jobs:
         try:
             yield repair_file(
-                model, job, tiling, most_pixels=most_pixels, longest_side=longest_side, watch=watch
+                model,
+                job,
+                tiling,
+                most_pixels=most_pixels,
+                longest_side=longest_side,
+                keep_known=keep_known,
+                watch=watch,
             )
         except UnreadableImageError as error:
             yield Failure(job.name, str(error))
         except OSError as error:
-            where = printable(error.filename or job.target)
+            where = printable(job.target)  # not the partial file that the error names
             yield Failure(job.name, f"{where} could not be written: {error.strerror or error}")
         except MemoryError:
             yield Failure(job.name, "not enough memory")
@@ -191,6 +194,7 @@ def repair_file(
     *,
     most_pixels: int,
     longest_side: int,
+    keep_known: bool,
     watch: Callable[[Job, int, int], None],
 ) -> Repaired:
     """Repair a file; see `repair_files`. The result is written row by row, and not kept.
@@ -205,7 +209,7 @@ def repair_file(
     start = time.perf_counter()
     photo = read_photo(job.source, most_pixels)
     pixels = photo.pixels
-    mask = None if job.mask is None else _mask(job.mask, pixels)
+    mask = None if job.mask is None else read_mask(job.mask, pixels.shape[:2])
     height, width = pixels.shape[:2]
     total = len(tiling.along(height, model)) * len(tiling.along(width, model))
     before, after = (Reduction(pixels.shape, longest_side) for _ in range(2))
@@ -219,7 +223,8 @@ def repair_file(
     watch(job, 0, total)
     with replacing(job.target) as file:
         writer = PNGWriter(file, pixels.shape, pixels.dtype, **photo.belongings)
-        for band in repair_bands(model, pixels, mask, tiling, count):
+        keep = keep_known and mask is not None
+        for band in repair_bands(model, pixels, mask, tiling, count, keep_known=keep):
             original = pixels[top : top + len(band)]
             top += len(band)
             writer.write(band)
@@ -241,13 +246,6 @@ def repair_file(
         before.picture(),
         after.picture(),
     )
-
-
-def _mask(path: Path, pixels: Pixels) -> Mask:
-    try:
-        return read_mask(path, pixels.shape[:2])
-    except UnreadableImageError as error:
-        raise UnreadableImageError(f"mask {printable(path)}: {error}") from error
 
 
 def _meetings(model: RepairModel, photo: Photo) -> list[str]:
