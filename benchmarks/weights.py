@@ -106,7 +106,7 @@ RECIPES = (
         "gan_dcgan",
         "fashion",
         "images like those of Fashion-MNIST",
-        "--data fashion-mnist --set width=48 --set latent=64 --set loss=hinge --steps 8000 "
+        "--data fashion-mnist --set width=64 --set latent=64 --set loss=hinge --steps 10000 "
         "--batch 64 --learning-rate 3e-4 --schedule cosine --ema 0.999 --mixed-precision bf16",
         FASHION,
     ),
