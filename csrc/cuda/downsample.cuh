@@ -36,7 +36,7 @@ __device__ __forceinline__ RowPlace row_place(const long long* shape, unsigned b
     place.exists = row < shape[0] * shape[1] * shape[2] * shape[3];
     place.column = int(block) % across * kDownsampleColumns;
     place.end =
-        int(width - place.column < kDownsampleColumns ? width : place.column + kDownsampleColumns);
+        width - place.column < kDownsampleColumns ? width : place.column + kDownsampleColumns;
     place.column += int(threadIdx.x);
     long long plane, in_plane, index;
     divide(plane, in_plane, row, shape[2] * shape[3]);

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from sosie.cli.terminal import DIRECTIONS, fail, heading, messages, print_table, progress, results
+from sosie.cli.terminal import (
+    DIRECTIONS,
+    fail,
+    heading,
+    make_folder,
+    messages,
+    print_table,
+    progress,
+    results,
+)
 from sosie.comparison.pairs import printable
 
 if TYPE_CHECKING:
@@ -59,10 +68,7 @@ def demo(
     """
     if seconds is not None and not 0 < seconds < float("inf"):
         raise typer.BadParameter(f"expected a positive number of --seconds, got {seconds}")
-    try:  # now, not after minutes of training
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"{printable(output.parent)} could not be made: {error.strerror or error}")
+    make_folder(output.parent)  # now, not after minutes of training
     if not os.access(output.parent, os.W_OK):
         fail(f"{printable(output.parent)} cannot be written to")
     # torch takes a second or two to import: not before the arguments are known to be good.

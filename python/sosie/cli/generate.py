@@ -21,7 +21,7 @@ from sosie.cli.models import (
     say_failures,
     wrote,
 )
-from sosie.cli.terminal import fail, print_table, progress, results
+from sosie.cli.terminal import fail, make_folder, print_table, progress, results
 from sosie.comparison.pairs import printable
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ def generate(
     network = open_model(model, weights, (AdversarialPair, Autoencoder), device)
     if not overwrite:
         _refuse_existing([*targets, report])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"{printable(folder)} could not be made: {error.strerror or error}")
+    make_folder(folder)
     start = time.perf_counter()
     images = _images(network, count, interpolate, seed)
     seconds = time.perf_counter() - start

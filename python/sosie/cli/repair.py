@@ -22,7 +22,7 @@ from sosie.cli.models import (
     say_failures,
     wrote,
 )
-from sosie.cli.terminal import fail, messages, print_table, progress, results
+from sosie.cli.terminal import fail, make_folder, messages, print_table, progress, results
 from sosie.comparison.pairs import printable
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def repair(
         raise typer.BadParameter(str(error)) from error
     network = open_model(model, weights, (RepairModel,), device)
     jobs, failures = plan(images, mask, out, overwrite=overwrite)
-    is_new = _make_folder(out)
+    is_new = make_folder(out)
     repaired = _run(
         network, weights, jobs, failures, tiling, keep_known, most_megapixels, out, overwrite
     )
@@ -128,17 +128,6 @@ def repair(
     wrote(out)
     if failures:
         raise typer.Exit(1)
-
-
-def _make_folder(folder: Path) -> bool:
-    """Make the folder, unless it is there; whether it was made."""
-    if folder.is_dir():
-        return False
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        fail(f"{printable(folder)} could not be made: {error.strerror or error}")
-    return True
 
 
 def _run(

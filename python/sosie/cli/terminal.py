@@ -10,12 +10,19 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sosie.comparison.pairs import printable
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
 
     from sosie.comparison import Measure
 
-__all__ = ["DIRECTIONS", "fail", "heading", "messages", "print_table", "progress", "results"]
+__all__ = [
+    "DIRECTIONS", "fail", "heading", "make_folder", "messages", "print_table", "progress",
+    "results",
+]  # fmt: skip
 
 #: Tables and numbers.
 results = Console()
@@ -38,6 +45,17 @@ def print_table(table: Table) -> None:
     if least > results.width:
         table.width = least
     results.print(table, crop=False)
+
+
+def make_folder(folder: Path) -> bool:
+    """Make a folder, and those that it lies in, or end; whether it was not there before."""
+    if folder.is_dir():
+        return False
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        fail(f"{printable(folder)} could not be made: {error.strerror or error}")
+    return True
 
 
 def fail(sentence: str) -> NoReturn:

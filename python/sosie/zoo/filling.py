@@ -55,10 +55,8 @@ def mean_of_known(damaged: Tensor, known: Tensor, sigmas: tuple[float, ...]) -> 
 
     Parameters
     ----------
-    damaged : Tensor, shape (N, C, H, W)
-        Missing pixels may hold any finite value.
-    known : Tensor, shape (N, 1, H, W)
-        1 where a pixel is known, 0 where it is missing.
+    damaged, known
+        As for :func:`normalised_convolution`.
     sigmas : tuple of float
         Standard deviations, in pixels, the narrowest first.
 

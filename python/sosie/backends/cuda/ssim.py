@@ -46,9 +46,10 @@ _GRADIENT_THREADS = (192, 128)
 #: Tiles (width, height) of the general kernels, in order of preference. What one result sees of the
 #: largest window, in double, fits every device.
 _TILES = ((32, 32), (32, 16), (32, 8), (16, 8), (8, 8), (4, 4), (2, 2), (1, 1))
-#: Shared memory that every device gives to several blocks at a time, and what of it the kernels'
-#: own variables take at most.
-_SHARED_BYTES, _OWN_BYTES = 48 << 10, 1 << 10
+#: What the kernels' own variables take of a block's shared memory, at most.
+_OWN_BYTES = 1 << 10
+#: Shared memory that every device gives to several blocks at a time, without that.
+_SHARED_BYTES = (48 << 10) - _OWN_BYTES
 #: Beyond what coordinates of 32 bits reach, less what tiles and windows go beyond an image.
 _MOST_COORDINATES = 2**31 - 2**11
 #: Rows of a mask that one block counts.
@@ -228,13 +229,13 @@ def _general_tiles(
         numbers = planes * seen_rows * ((seen_columns | 1) + ((width + 3) | 1))
         if taps:
             numbers += (width + 3) * sizes[2] + (height + 3) * sizes[1] + sizes[0]
-        return numbers * (8 if dtype == "float64" else 4) + _OWN_BYTES
+        return numbers * (8 if dtype == "float64" else 4)
 
     fitting = [tile for tile in _TILES if memory(*tile) <= limit]
     width, height = next((tile for tile in fitting if memory(*tile) <= _SHARED_BYTES), fitting[0])
     return _Tiles(
         width, height, _divide_up(columns, width), _divide_up(rows, height),
-        256 if width * height >= 512 else 128, memory(width, height) - _OWN_BYTES,
+        256 if width * height >= 512 else 128, memory(width, height),
     )  # fmt: skip
 
 
@@ -312,7 +313,7 @@ class _Problem:
 
     def _most_shared_bytes(self) -> int:
         device, _ = self.library.device(self.x)
-        return launcher().most_shared_bytes(device)
+        return launcher().most_shared_bytes(device) - _OWN_BYTES
 
     def _count(self, mask: Array) -> None:
         counts = self.library.empty(self.x, (self.planes, 2), "float64")
@@ -370,7 +371,7 @@ class _Problem:
             row_bytes = _ROWS * 4 * (4 + planes)
             threads = min(
                 _GRADIENT_THREADS[both],
-                ((self._most_shared_bytes() - _OWN_BYTES) // row_bytes - _PADDING) // 32 * 32,
+                (self._most_shared_bytes() // row_bytes - _PADDING) // 32 * 32,
             )
             tiles = _strips(
                 rows, columns, self.planes, threads=threads, reach=reach,

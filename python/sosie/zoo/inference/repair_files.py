@@ -158,8 +158,9 @@ def repair_files(
     Parameters
     ----------
     model, tiling, keep_known
-        See :func:`sosie.zoo.repair_image`; images without a mask are repaired everywhere.
+        See :func:`sosie.zoo.repair_image`.
     jobs : sequence of Job
+        With masks, all of them, where known pixels are kept.
     most_pixels : int
         Larger images are refused.
     longest_side : int
@@ -223,8 +224,7 @@ def repair_file(
     watch(job, 0, total)
     with replacing(job.target) as file:
         writer = PNGWriter(file, pixels.shape, pixels.dtype, **photo.belongings)
-        keep = keep_known and mask is not None
-        for band in repair_bands(model, pixels, mask, tiling, count, keep_known=keep):
+        for band in repair_bands(model, pixels, mask, tiling, count, keep_known=keep_known):
             original = pixels[top : top + len(band)]
             top += len(band)
             writer.write(band)
